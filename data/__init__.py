@@ -1,0 +1,1 @@
+"""What everything shares: readings, grid, journal, archive, quality, windows, plants and models as values and files."""

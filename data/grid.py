@@ -1,0 +1,193 @@
+"""The regular time axis and its cells.
+
+A cell is the *maximum* of its readings under one total order, so merging is
+commutative and idempotent: arrival order and repetition change nothing. The
+order, most significant first: offset in the cell, bits of the value, on time
+before late, status.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.data.frame import Dense, Float, Readings
+
+STATUS = 0x00FF
+"""Low byte of a cell's quality: the source status of its reading."""
+PRESENT = 0x0100
+"""Set where the cell holds a reading; an empty cell's quality is 0."""
+LATE = 0x0200
+"""Set where the reading arrived behind the watermark."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """Ticks k at ``origin_ns + k * period_ns``; cell k covers [time(k), time(k + 1))."""
+
+    period_ns: int
+    origin_ns: int = 0
+
+    def tick(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The tick whose cell each time falls into."""
+        return (times - self.origin_ns) // self.period_ns
+
+    def tick_of(self, time_ns: int) -> int:
+        """`tick` for one time."""
+        return (time_ns - self.origin_ns) // self.period_ns
+
+    def time(self, tick: int) -> int:
+        """Start of a cell, ns UTC."""
+        return self.origin_ns + tick * self.period_ns
+
+    def times(self, first: int, last: int) -> NDArray[np.int64]:
+        """Starts of cells first..last-1, ns UTC."""
+        return self.origin_ns + np.arange(first, last, dtype=np.int64) * self.period_ns
+
+    def offset(self, times: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """Position of each time in its cell, in period / 2^32, rounded down.
+
+        Long division in two steps of 16 bits: exact in 64-bit integers for
+        periods up to a day.
+        """
+        rest = ((times - self.origin_ns) % self.period_ns).astype(np.uint64)
+        period = np.uint64(self.period_ns)
+        shift = np.uint64(16)
+        high, rest = np.divmod(rest << shift, period)
+        low = (rest << shift) // period
+        return ((high << shift) | low).astype(np.uint32)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Cells:
+    """A block of cells [k ticks, m columns]. Mutable: merging happens in place."""
+
+    first: int
+    """Tick of row 0."""
+    values: Float
+    """[k, m]; NaN where empty."""
+    quality: NDArray[np.uint16]
+    """[k, m] status | PRESENT | LATE."""
+    offset: NDArray[np.uint32]
+    """[k, m]; 0 where empty."""
+
+    @classmethod
+    def empty(cls, first: int, k: int, m: int, dtype: str = "float32") -> Cells:
+        """k ticks from `first`, m columns, no readings."""
+        return cls(
+            first=first,
+            values=np.full((k, m), np.nan, dtype),
+            quality=np.zeros((k, m), np.uint16),
+            offset=np.zeros((k, m), np.uint32),
+        )
+
+    @property
+    def last(self) -> int:
+        """One past the last tick."""
+        return self.first + len(self.values)
+
+    def rows(self, first: int, last: int) -> Cells:
+        """A view of ticks first..last-1, which must lie inside."""
+        if not self.first <= first <= last <= self.last:
+            raise IndexError(f"ticks {first}..{last} lie outside {self.first}..{self.last}")
+        cut = slice(first - self.first, last - self.first)
+        return Cells(first=first, values=self.values[cut], quality=self.quality[cut], offset=self.offset[cut])
+
+    def merge(self, other: Cells) -> None:
+        """Cell-wise maximum with `other`, whose ticks must lie inside; columns must be the same."""
+        mine = self.rows(other.first, other.last)
+        wins = _greater(other, mine)
+        mine.values[wins] = other.values[wins]
+        mine.quality[wins] = other.quality[wins]
+        mine.offset[wins] = other.offset[wins]
+
+    def put(self, readings: Readings, grid: Grid, column_of: NDArray[np.int32], late_before: int | None) -> None:
+        """Merge readings in.
+
+        `column_of[tag id]` is the column, -1 for tags that are not here (their readings are
+        passed over, as are ticks outside the block). A reading of a tick
+        below `late_before` is marked LATE.
+        """
+        if isinstance(readings, Dense):
+            self._put_dense(readings, grid, column_of, late_before)
+            return
+        ticks = grid.tick(readings.times)
+        columns = column_of[readings.tags]
+        keep = (columns >= 0) & (ticks >= self.first) & (ticks < self.last)
+        if not keep.any():
+            return
+        ticks, columns = ticks[keep], columns[keep].astype(np.int64)
+        values = canonical(readings.values[keep].astype(self.values.dtype, copy=False))
+        offset = grid.offset(readings.times[keep])
+        late = np.zeros(len(ticks), bool) if late_before is None else ticks < late_before
+        quality = _quality(readings.quality[keep], late)
+        cell = (ticks - self.first) * self.values.shape[1] + columns
+        order = np.lexsort((quality & STATUS, ~late, _bits(values), offset, cell))
+        best = order[np.append(np.flatnonzero(np.diff(cell[order])), len(order) - 1)]
+        at = cell[best]
+        flat = Cells(
+            first=0,
+            values=self.values.reshape(-1)[at],
+            quality=self.quality.reshape(-1)[at],
+            offset=self.offset.reshape(-1)[at],
+        )
+        new = Cells(first=0, values=values[best], quality=quality[best], offset=offset[best])
+        wins = _greater(new, flat)
+        rows, cols = np.divmod(at[wins], self.values.shape[1])
+        self.values[rows, cols] = new.values[wins]
+        self.quality[rows, cols] = new.quality[wins]
+        self.offset[rows, cols] = new.offset[wins]
+
+    def _put_dense(self, dense: Dense, grid: Grid, column_of: NDArray[np.int32], late_before: int | None) -> None:
+        ticks = grid.tick(dense.times)
+        if len(np.unique(ticks)) != len(ticks):  # two rows of one cell: let the long way order them
+            self.put(dense.long(), grid, column_of, late_before)
+            return
+        inside = (ticks >= self.first) & (ticks < self.last)
+        columns = column_of[dense.tags]
+        known = np.flatnonzero(columns >= 0)
+        if not inside.any() or not len(known):
+            return
+        rows = ticks[inside] - self.first
+        at = np.ix_(rows, columns[known])
+        pick = np.ix_(np.flatnonzero(inside), known)
+        values = canonical(dense.values[pick].astype(self.values.dtype, copy=False))
+        late = np.zeros(len(rows), bool) if late_before is None else ticks[inside] < late_before
+        status = dense.quality[pick]
+        present = ~np.isnan(values) | (status != 0)
+        quality = np.where(present, _quality(status, np.broadcast_to(late[:, None], status.shape)), np.uint16(0))
+        offset = np.where(present, grid.offset(dense.times[inside])[:, None], np.uint32(0))
+        old = Cells(first=0, values=self.values[at], quality=self.quality[at], offset=self.offset[at])
+        new = Cells(first=0, values=values, quality=quality, offset=offset)
+        wins = _greater(new, old)
+        self.values[at] = np.where(wins, new.values, old.values)
+        self.quality[at] = np.where(wins, new.quality, old.quality)
+        self.offset[at] = np.where(wins, new.offset, old.offset)
+
+
+def canonical(values: Float) -> Float:
+    """The same values with every NaN given one bit pattern, so that bits can be compared."""
+    return np.where(np.isnan(values), values.dtype.type(np.nan), values)
+
+
+def _quality(status: NDArray[np.uint8], late: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    return (status.astype(np.uint16) | PRESENT | np.where(late, LATE, 0)).astype(np.uint16)
+
+
+def _bits(values: Float) -> NDArray[np.uint64]:
+    return values.view(np.uint32 if values.dtype.itemsize == 4 else np.uint64).astype(np.uint64)
+
+
+def _greater(a: Cells, b: Cells) -> NDArray[np.bool_]:
+    """Cell-wise a > b in the order of this module; an empty cell is below every reading."""
+    present_a, present_b = (a.quality & PRESENT) != 0, (b.quality & PRESENT) != 0
+    bits_a, bits_b = _bits(a.values), _bits(b.values)
+    on_time_a, on_time_b = (a.quality & LATE) == 0, (b.quality & LATE) == 0
+    status_a, status_b = a.quality & STATUS, b.quality & STATUS
+    same_value = (a.offset == b.offset) & (bits_a == bits_b)
+    greater = (a.offset > b.offset) | ((a.offset == b.offset) & (bits_a > bits_b))
+    greater |= same_value & on_time_a & ~on_time_b
+    greater |= same_value & (on_time_a == on_time_b) & (status_a > status_b)
+    return present_a & (~present_b | greater)

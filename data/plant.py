@@ -1,0 +1,138 @@
+"""What a plant *is*, as values: tags and models after parsing.
+
+`plant_file.py` turns plant.toml into these; everything else reads only these.
+Durations are integer nanoseconds here (`*_ns`), text only in files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from penstock.errors import ModelNotFound, nearest
+
+HOUR_NS = 3_600_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tag:
+    """A sensor, counter or state, or a quantity derived from them."""
+
+    name: str
+    unit: str = ""
+    kind: Literal["value", "counter", "state"] = "value"
+    dtype: Literal["float32", "float64"] = "float32"
+    range: tuple[float, float] | None = None
+    """Plausible values, inclusive; outside is flagged RANGE and bad."""
+    rate: float | None = None
+    """Largest believable change per second."""
+    flat_after_ns: int | None = None
+    """Bit-equal readings for this long are flagged FLAT and bad."""
+    max_gap_ns: int = 0
+    """How far the last good value may be carried forward; 0: not at all."""
+    substitute: float | None = None
+    """Stands in when the gap is longer; None: a window that needs it is withheld."""
+    truth_delay_ns: int = 0
+    """How long after its event time a reading of this tag is known."""
+    heartbeat_ns: int | None = None
+    """Reported on change, at the latest this often: its last value holds until then."""
+    scale: float = 1.0
+    offset: float = 0.0
+    """Raw source readings become ``raw * scale + offset``."""
+    expr: str | None = None
+    """Derived: an expression over tag names; never stored, computed by batch and speed alike."""
+    aliases: tuple[str, ...] = ()
+    """Former names; they keep the same id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareStep:
+    """One step of an input's preparation: a name of `windows.STEPS` and its arguments."""
+
+    name: Literal["difference", "lag", "mean", "min", "max", "std", "log", "clip", "expr"]
+    span_ns: int = 0
+    """For lag, mean, min, max, std: how far back."""
+    low: float = 0.0
+    high: float = 0.0
+    """For clip."""
+    text: str = ""
+    """For expr: an expression over ``x``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LstmSpec:
+    """Shape and fitting of the network."""
+
+    units: int = 32
+    layers: int = 1
+    change_from_last: bool | None = None
+    """Predict the change from the newest known target; None: yes where past_target is given."""
+    linear: bool = True
+    """A linear path from the last row beside the LSTM."""
+    epochs: int = 30
+    patience: int = 4
+    batch: int = 256
+    learning_rate: float = 2e-3
+    validation: float = 0.15
+    """The newest share of the span, kept for early stopping."""
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainSpec:
+    cron: str | None = None
+    span_ns: int | None = None
+    promote: Literal["auto", "manual"] = "manual"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One model as plant.toml describes it, templates expanded, globs resolved, defaults filled."""
+
+    name: str
+    targets: tuple[str, ...]
+    inputs: tuple[str, ...]
+    """Tag names in order, globs resolved; the target itself only by `past_target`."""
+    prepare: Mapping[str, tuple[PrepareStep, ...]] = field(default_factory=dict)
+    """Steps per input name; every input has a (possibly empty) entry."""
+    past_target: bool = False
+    step_ns: int
+    """Row spacing of the window, a multiple of the plant's period."""
+    window: int
+    """T: rows per window."""
+    every_ns: int
+    """How often it answers, a multiple of the period."""
+    horizon_ns: int = 0
+    when: str | None = None
+    """Expression over tags; false means not trained, not scored: reason NOT_RUNNING."""
+    lstm: LstmSpec = LstmSpec()
+    network: str | None = None
+    """``file.py:function`` that returns a Keras model, instead of the LSTM."""
+    isolate: bool = False
+    retrain: RetrainSpec = RetrainSpec()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plant:
+    """Tags and models of one plant."""
+
+    name: str
+    period_ns: int
+    timezone: str = "UTC"
+    clock: Literal["live", "replay"] = "live"
+    tags: Mapping[str, Tag]
+    """By name, in the order of the file."""
+    models: Mapping[str, ModelSpec]
+
+    def model(self, name: str) -> ModelSpec:
+        """The model called `name`.
+
+        Raises ModelNotFound, with the nearest known name.
+        """
+        try:
+            return self.models[name]
+        except KeyError:
+            near = nearest(name, list(self.models))
+            hint = f" Did you mean {near!r}?" if near else f" This plant has: {', '.join(self.models) or 'no models'}."
+            raise ModelNotFound(f"{self.name}: no model {name!r}.{hint}") from None
