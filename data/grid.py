@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
 from penstock.data.frame import Dense, Float, Readings
 
 STATUS = 0x00FF

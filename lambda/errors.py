@@ -2,6 +2,7 @@
 
     PenstockError
     ├── PlantError            plant.toml or site.toml: a list of mistakes, each with place and remedy
+    ├── ExpressionError       the text of a `when`, a derived tag or an expr step; plant_file turns it into a mistake
     ├── SiteError             the site folder: missing, of another format, in use
     ├── SourceError           input that cannot be read at all (a bad row is a reject, not an error)
     ├── JournalError          the segment log
@@ -61,6 +62,15 @@ class PlantError(PenstockError):
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
         self.mistakes = tuple(mistakes)
         super().__init__("\n".join(str(m) for m in self.mistakes))
+
+
+class ExpressionError(PenstockError):
+    """The text of an expression cannot be read, or names something unknown."""
+
+    def __init__(self, *, text: str, found: str, allowed: str, near: str | None = None) -> None:
+        self.text, self.found, self.allowed, self.near = text, found, allowed, near
+        hint = f" Did you mean {near!r}?" if near else ""
+        super().__init__(f"expression {text!r}: found {found}; allowed: {allowed}.{hint}")
 
 
 class SiteError(PenstockError):

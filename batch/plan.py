@@ -1,0 +1,151 @@
+"""What to train: plant + archive span + wishes -> jobs. Pure; nothing is opened, nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from penstock.batch.history import Source
+from penstock.data.grid import Grid
+from penstock.data.plant import LstmSpec, ModelSpec, Plant
+from penstock.data.window_spec import WindowSpec
+from penstock.errors import ModelError, nearest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """The archive as a job needs it: where it is, and which state of it."""
+
+    source: Source
+    """Which state of which archive: the lineage of the training data."""
+    grid: Grid
+    first: int
+    last: int
+    """Ticks first..last-1 hold readings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One model to train; a value that any worker which sees the archive can run."""
+
+    name: str
+    history: History
+    first: int
+    last: int
+    """Windows end at ticks first..last-1."""
+    spec: WindowSpec
+    ids: tuple[int, ...]
+    """Registry ids of `spec.stored`, in its order."""
+    lstm: LstmSpec
+    network: str | None = None
+    """Absolute ``file.py:function`` instead of the LSTM."""
+    created: str
+    """When the plan was made, UTC, ISO 8601."""
+
+    @property
+    def cost(self) -> int:
+        """Multiplications of one epoch, roughly: what to begin with when there are many jobs."""
+        u, features = self.lstm.units, len(self.spec.features)
+        per_row = 4 * u * (features + u) + (self.lstm.layers - 1) * 8 * u * u
+        return (self.last - self.first) // self.spec.every * self.spec.length * per_row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the caller asks beyond plant.toml; None leaves the plant's word."""
+
+    models: Sequence[str] | None = None
+    start_ns: int | None = None
+    end_ns: int | None = None
+    """Training span [start, end), UTC."""
+    lstm: Mapping[str, Any] | None = None
+    """Fields of `LstmSpec` to override, e.g. ``{"units": 96}``."""
+
+
+def plan(
+    plant: Plant, history: History, ids: Mapping[str, int], wish: Wish, *, home: Path, created: str
+) -> list[Job]:
+    """The jobs, dearest first, so that the last worker does not wait for the longest.
+
+    `ids` maps tag names to registry ids; `home` is the folder that `network` paths are relative to.
+    Raises ModelError for an unknown override, an unregistered tag or an empty span,
+    ModelNotFound for an unknown model.
+    """
+    names = list(plant.models) if wish.models is None else list(wish.models)
+    jobs = [_job(plant, plant.model(name), history, ids, wish, home, created) for name in names]
+    return sorted(jobs, key=lambda job: -job.cost)
+
+
+def _job(
+    plant: Plant,
+    model: ModelSpec,
+    history: History,
+    ids: Mapping[str, int],
+    wish: Wish,
+    home: Path,
+    created: str,
+) -> Job:
+    spec = WindowSpec.of(model, plant)
+    first, last = _span(model, history, wish)
+    return Job(
+        name=model.name,
+        history=history,
+        first=first,
+        last=last,
+        spec=spec,
+        ids=tuple(_id(model.name, tag.name, ids) for tag in spec.stored),
+        lstm=_settings(model, wish.lstm or {}),
+        network=None if model.network is None else _located(model.network, home),
+        created=created,
+    )
+
+
+def _span(model: ModelSpec, history: History, wish: Wish) -> tuple[int, int]:
+    """Ticks of the wish, else the newest `retrain.span` of what there is, clipped to what there is."""
+    grid = history.grid
+    last = history.last if wish.end_ns is None else min(history.last, grid.tick_of(wish.end_ns - 1) + 1)
+    first = history.first
+    if wish.start_ns is not None:
+        first = max(first, -(-(wish.start_ns - grid.origin_ns) // grid.period_ns))
+    elif model.retrain.span_ns is not None:
+        first = max(first, last - model.retrain.span_ns // grid.period_ns)
+    if first >= last:
+        raise ModelError(
+            f"model {model.name!r}: no readings in the training span; the archive holds ticks "
+            f"{history.first}..{history.last - 1} (asked: {first}..{last - 1}); give another start or end"
+        )
+    return first, last
+
+
+def _settings(model: ModelSpec, overrides: Mapping[str, Any]) -> LstmSpec:
+    known = [f.name for f in fields(LstmSpec)]
+    for key in overrides:
+        if key not in known:
+            near = nearest(key, known)
+            hint = f" Did you mean {near!r}?" if near else ""
+            raise ModelError(
+                f"model {model.name!r}: lstm has no setting {key!r}; allowed: {', '.join(known)}.{hint}"
+            )
+    settings = replace(model.lstm, **overrides)
+    if min(settings.units, settings.layers, settings.epochs, settings.batch) < 1:
+        raise ModelError(f"model {model.name!r}: lstm units, layers, epochs and batch must be at least 1")
+    if not 0.0 < settings.validation < 1.0 or settings.learning_rate <= 0:
+        raise ModelError(
+            f"model {model.name!r}: lstm validation must lie between 0 and 1, learning_rate above 0"
+        )
+    return settings
+
+
+def _id(model: str, tag: str, ids: Mapping[str, int]) -> int:
+    if tag not in ids:
+        near = nearest(tag, list(ids))
+        hint = f"did you mean {near!r}?" if near else "import or stream some of its readings first"
+        raise ModelError(f"model {model!r}: tag {tag!r} is not in the registry; {hint}")
+    return ids[tag]
+
+
+def _located(network: str, home: Path) -> str:
+    file, _, function = network.rpartition(":")
+    return f"{(home / file).resolve()}:{function}"

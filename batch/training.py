@@ -1,0 +1,175 @@
+"""One training job on one worker: archive -> windows -> fit -> judged draft, returned by value."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import penstock
+from penstock.batch import fitting, foreign, network
+from penstock.batch.baselines import fit_ridge, metrics
+from penstock.batch.fitting import Fitted, Report
+from penstock.batch.history import Past, past
+from penstock.batch.network import Network, Scaling, Shape
+from penstock.batch.plan import Job
+from penstock.batch.sample import (
+    Dropped,
+    Sample,
+    demand,
+    input_scaling,
+    output_scaling,
+    split,
+    target_scale,
+)
+from penstock.data.models import Draft
+from penstock.data.window_spec import WindowSpec
+from penstock.data.windows import Reason
+from penstock.errors import ModelError
+
+Float32 = NDArray[np.float32]
+
+GOLDEN_WINDOWS = 32
+
+
+def train(job: Job, report: Report | None = None) -> Draft:
+    """Run one job.
+
+    Raises ModelError naming the model: too few windows, a fit that diverged, a network that fails.
+    """
+    sample = sampled(job, past(job.history.source, job.spec, job.ids, job.first, job.last))
+    scaling = _scaling(job, sample)
+    net = _network(job)
+    network.set_scaling(net.model, scaling)
+    fitted = fitting.fit(net, sample, job.lstm, report)
+    return _draft(job, net, sample, fitted)
+
+
+def sampled(job: Job, history: Past) -> Sample:
+    """Which windows are fitted on and which judge.
+
+    Raises ModelError when too few are left, saying why.
+    """
+    spec = job.spec
+    good = (history.windows.reason == Reason.OK) & history.usable.all(axis=1)
+    gap = spec.depth + spec.horizon + max(spec.lags)
+    train_at, validate_at, tick = split(history.ends, good, job.lstm.validation, gap)
+    demand(len(train_at), len(validate_at), _dropped(history), job.name)
+    _, past_columns = relations(job)
+    base = history.windows.x[:, -1, :][:, past_columns] if len(past_columns) else np.zeros_like(history.y)
+    return Sample(
+        ends=history.ends,
+        x=history.windows.x,
+        y=history.y,
+        base=base,
+        persistence=history.newest if _knows_truth(spec) else np.full_like(history.y, np.nan),
+        train=train_at,
+        validation=validate_at,
+        split=tick,
+    )
+
+
+def relations(job: Job) -> tuple[Float32, list[int]]:
+    """`last` [F, O], and the column of each target's past when the model says a change, else none."""
+    spec, change = job.spec, job.lstm.change_from_last
+    last = np.zeros((len(spec.features), len(spec.targets)), np.float32)
+    past_of = {f.tag: i for i, f in enumerate(spec.features) if f.past_target}
+    if not (_knows_truth(spec) if change is None else change):
+        return last, []
+    if not _knows_truth(spec):
+        raise ModelError(
+            f"model {job.name!r}: lstm.change_from_last needs past_target = true: "
+            "without it nobody knows what the change is from"
+        )
+    columns = [past_of[target] for target in spec.targets]
+    last[columns, np.arange(len(columns))] = 1
+    return last, columns
+
+
+def _knows_truth(spec: WindowSpec) -> bool:
+    return any(f.past_target for f in spec.features)
+
+
+def _dropped(history: Past) -> Dropped:
+    reasons = history.windows.reason
+    counts = {r.name: int(np.count_nonzero(reasons == r)) for r in Reason if r != Reason.OK}
+    bad_truth = (reasons == Reason.OK) & ~history.usable.all(axis=1)
+    return Dropped(total=len(reasons), counts=counts | {"truth missing or bad": int(np.count_nonzero(bad_truth))})
+
+
+def _scaling(job: Job, sample: Sample) -> Scaling:
+    last, past_columns = relations(job)
+    relative = np.zeros(len(job.spec.features), np.float32)
+    relative[past_columns] = 1
+    mean, inv = input_scaling(sample, relative)
+    scale, shift = output_scaling(sample)
+    return Scaling(relative=relative, mean=mean, inv=inv, scale=scale, shift=shift, last=last)
+
+
+def _network(job: Job) -> Network:
+    spec, settings = job.spec, job.lstm
+    features, outputs = len(spec.features), len(spec.targets)
+    if job.network is not None:
+        return foreign.built(job.network, spec.length, features, outputs, settings)
+    shape = Shape(
+        length=spec.length,
+        features=features,
+        units=settings.units,
+        layers=settings.layers,
+        outputs=outputs,
+        linear=settings.linear,
+    )
+    net = fitting.compiled(shape)
+    fitting.renew(net, settings)
+    return net
+
+
+def _draft(job: Job, net: Network, sample: Sample, fitted: Fitted) -> Draft:
+    chosen = np.sort(np.concatenate([sample.train, sample.validation]))
+    count = min(GOLDEN_WINDOWS, len(chosen))
+    golden = np.random.default_rng(job.lstm.seed).choice(chosen, count, replace=False)
+    scale = target_scale(sample)
+    card = _card(job, sample, fitted, scale) | {"metrics": _judged(job, net, sample)}
+    return foreign.draft_of(
+        net.model, name=job.name, card=card, windows=np.ascontiguousarray(sample.x[golden]), scale=scale
+    )
+
+
+def _judged(job: Job, net: Network, sample: Sample) -> dict[str, dict[str, float | int]]:
+    """Per target, on the validation part: the model, persistence and ridge on the same rows."""
+    at = sample.validation
+    said = fitting.predict(net.model, sample.x, at)
+    ridge = fit_ridge(sample.batches(sample.train))
+    linear = np.concatenate([ridge(x) for x, _ in sample.batches(at)]) + sample.base[at]
+    truth, persistence = sample.y[at], sample.persistence[at]
+    return {
+        target: metrics(truth[:, o], said[:, o], {"persistence": persistence[:, o], "ridge": linear[:, o]})
+        for o, target in enumerate(job.spec.targets)
+    }
+
+
+def _card(job: Job, sample: Sample, fitted: Fitted, scale: Float32) -> dict[str, Any]:
+    grid, spec = job.history.grid, job.spec
+    start, end = (str(np.datetime64(grid.time(tick), "ns")) + "Z" for tick in (job.first, job.last))
+    return {
+        "created": job.created,
+        "spec": spec.to_json(),
+        "units": list(spec.target_units),
+        "target_scale": [float(s) for s in scale],
+        "trained": {
+            "start": start,
+            "end": end,
+            "first": job.first,
+            "last": job.last,
+            "split": sample.split,
+            "snapshot": job.history.source.snapshot,
+            "n_train": len(sample.train),
+            "n_validation": len(sample.validation),
+            "seed": job.lstm.seed,
+        },
+        "lstm": asdict(job.lstm) | {"network": job.network},
+        "fit": asdict(fitted),
+        "code_version": penstock.__version__,
+    }

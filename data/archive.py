@@ -1,0 +1,270 @@
+"""The archive: every cell ever stored, in versions that never change.
+
+Opened by anyone, at any time, while it is written: a reader works on one snapshot. It knows tags by
+id only; names come from the caller. Writing is in `committer`, the way from the journal in `archiver`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from penstock.data.archive_repository import (
+    BRANCH,
+    DTYPES,
+    SegmentName,
+    repository,
+    segment_ticks,
+    segments,
+    sync_filesystem,
+    translated,
+)
+from penstock.data.grid import Cells, Grid
+from penstock.data.record import Totals
+from penstock.errors import ArchiveError
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from penstock.data.committer import Committer
+    from penstock.data.plant import Tag
+
+FORMAT = 1
+READ_CELLS = 1 << 24
+"""Cells decoded at a time when only some columns of a chunk are wanted."""
+SNAPSHOTS_OPEN = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """One commit: what the archive held then."""
+
+    snapshot: str
+    """Its id: the lineage of whatever is computed from it."""
+    position: int
+    """Journal sequence; all below are in."""
+    closed: int | None
+    """Ticks below are closed, as of `position`; None: no clock decision yet."""
+    source_offsets: Mapping[str, int] = field(default_factory=dict)
+    totals: Mapping[str, Totals] = field(default_factory=dict)
+    span: tuple[int, int] = (0, 0)
+    """First tick and one past the last tick that hold a reading; equal when there is none."""
+
+    def metadata(self) -> dict[str, Any]:
+        """As a commit carries it."""
+        return {
+            "position": self.position,
+            "closed": self.closed,
+            "source_offsets": dict(self.source_offsets),
+            "totals": {s: [t.accepted, t.rejected, t.quarantined] for s, t in self.totals.items()},
+            "span": list(self.span),
+        }
+
+    @classmethod
+    def of(cls, snapshot: str, said: Mapping[str, Any]) -> Head:
+        """From a commit's metadata."""
+        totals = {s: Totals(accepted=t[0], rejected=t[1], quarantined=t[2]) for s, t in said["totals"].items()}
+        return cls(
+            snapshot=snapshot,
+            position=said["position"],
+            closed=said["closed"],
+            source_offsets=dict(said["source_offsets"]),
+            totals=totals,
+            span=(said["span"][0], said["span"][1]),
+        )
+
+
+class View:
+    """One snapshot, opened: its arrays are found once."""
+
+    def __init__(self, root: zarr.Group, grid: Grid) -> None:
+        self.root = root
+        self.grid = grid
+        self.segments = segments(root, grid)
+        self.double: NDArray[np.bool_] = np.asarray(root["double"][:], dtype=bool)  # type: ignore[index]
+        self.index = np.where(self.double, np.cumsum(self.double), np.cumsum(~self.double)) - 1
+        self._arrays: dict[tuple[SegmentName, str], Any] = {}
+
+    def array(self, name: SegmentName, which: str) -> Any:
+        """The Zarr array `which` of a segment."""
+        key = (name, which)
+        if key not in self._arrays:
+            self._arrays[key] = self.root[f"{name.path(self.grid.period_ns)}/{which}"]
+        return self._arrays[key]
+
+
+class Archive:
+    """The archive in a folder. Safe to use from several threads; travels to other processes by its folder."""
+
+    def __init__(self, folder: Path, *, create: bool = False, grid: Grid | None = None) -> None:
+        self.folder = folder
+        self._repository = repository(folder, create=create)
+        self._views: dict[str, View] = {}
+        self._mutex = threading.Lock()
+        with translated(folder):
+            # A creation that was killed half-way has a repository, but no commit of ours.
+            begun = any("position" in i.metadata for i in self._repository.ancestry(branch=BRANCH))
+            if create and begun:
+                raise ArchiveError(f"{folder}: already holds an archive; open it")
+            if create and grid is not None:
+                self._begin(grid)
+            elif not begun:
+                raise ArchiveError(f"{folder}: holds no archive; create the site first")
+            session = self._repository.readonly_session(branch=BRANCH)
+            attrs: dict[str, Any] = dict(zarr.open_group(session.store, mode="r").attrs)
+        if attrs.get("format") != FORMAT:
+            raise ArchiveError(f"{folder}: archive format {attrs.get('format')!r}; this penstock reads {FORMAT}")
+        self.grid = Grid(period_ns=attrs["period_ns"], origin_ns=attrs["origin_ns"])
+        self.segment_ticks: int = attrs["segment_ticks"]
+
+    @classmethod
+    def create(cls, folder: Path, grid: Grid) -> Archive:
+        """A new, empty archive. Raises ArchiveError when the folder holds one already."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(folder, create=True, grid=grid)
+
+    @classmethod
+    def open(cls, folder: Path) -> Archive:
+        """The archive in `folder`. Raises ArchiveError when there is none."""
+        return cls(folder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.folder,)
+
+    def head(self) -> Head:
+        """The newest commit."""
+        with translated(self.folder):
+            snapshot = self._repository.lookup_branch(BRANCH)
+            return Head.of(snapshot, self._repository.lookup_snapshot(snapshot).metadata)
+
+    def commit(self, snapshot: str) -> Head:
+        """The commit with this id. Raises ArchiveError when it is unknown or was expired."""
+        with translated(self.folder):
+            return Head.of(snapshot, self._repository.lookup_snapshot(snapshot).metadata)
+
+    def at(self, position: int) -> Head:
+        """The newest commit whose position is not above `position`.
+
+        Raises ArchiveError when that was expired.
+        """
+        with translated(self.folder):
+            for info in self._repository.ancestry(branch=BRANCH):
+                if "position" in info.metadata and info.metadata["position"] <= position:
+                    return Head.of(info.id, info.metadata)
+        raise ArchiveError(f"{self.folder}: no snapshot at or before journal position {position}; it was expired")
+
+    def span(self, *, snapshot: str | None = None) -> tuple[int, int]:
+        """First tick and one past the last tick that hold a reading; equal when there is none."""
+        return (self.head() if snapshot is None else self.commit(snapshot)).span
+
+    def dtypes(self, *, snapshot: str | None = None) -> NDArray[np.bool_]:
+        """[tags] true for float64: the tags that this snapshot has columns for."""
+        return self.view(snapshot).double
+
+    def read(self, tags: NDArray[np.int32], first: int, last: int, *, snapshot: str | None = None) -> Cells:
+        """Cells of ticks first..last-1 for tag ids [m]; empty where nothing is stored.
+
+        Values are float64 when any of the tags is, else float32.
+        """
+        view = self.view(snapshot)
+        tags = np.asarray(tags, np.int32)
+        known = view.double[tags[tags < len(view.double)]]
+        cells = Cells.empty(first, max(last - first, 0), len(tags), DTYPES[int(bool(known.any()))])
+        into = {"value": cells.values, "quality": cells.quality, "offset": cells.offset}
+        for which, out in into.items():
+            self.read_into(out, which, tags, first, view)
+        return cells
+
+    def read_into(self, out: NDArray[Any], which: str, tags: NDArray[np.int32], first: int, view: View) -> None:
+        """Fill `out` [k, m] with one of "value", "quality", "offset" of ticks from `first`, where stored."""
+        last = first + len(out)
+        for (dtype, index), name in view.segments.items():
+            begin = index * self.segment_ticks
+            t0, t1 = max(first, begin), min(last, begin + self.segment_ticks)
+            inside = np.flatnonzero(tags < len(view.double))
+            inside = inside[view.double[tags[inside]] == (dtype == "float64")]
+            if t0 >= t1 or not len(inside):
+                continue
+            with translated(self.folder):
+                _gather(
+                    view.array(name, which), slice(t0 - begin, t1 - begin), view.index[tags[inside]],
+                    out[t0 - first : t1 - first], inside,
+                )  # fmt: skip
+
+    def dataset(
+        self,
+        tags: Sequence[Tag],
+        ids: NDArray[np.int32],
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        snapshot: str | None = None,
+    ) -> xr.Dataset:
+        """`value`, `quality`, `offset` over time [ns UTC] and tag [names], read when they are used.
+
+        `start`, `end`: times in ns UTC, half open; None: where the readings begin and end.
+        """
+        from penstock.data.dataset import lazy_dataset  # xarray only where it is wanted
+
+        return lazy_dataset(self, tags, np.asarray(ids, np.int32), start=start, end=end, snapshot=snapshot)
+
+    def committer(self) -> AbstractContextManager[Committer]:
+        """The right to commit, one process at a time. Raises ArchiveBusy when another has it."""
+        from penstock.data.committer import committing  # it builds on this module
+
+        return committing(self)
+
+    def view(self, snapshot: str | None = None) -> View:
+        """A snapshot (None: the newest), opened."""
+        with translated(self.folder):
+            snapshot = snapshot or self._repository.lookup_branch(BRANCH)
+            with self._mutex:
+                if snapshot not in self._views:
+                    session = self._repository.readonly_session(snapshot_id=snapshot)
+                    while len(self._views) >= SNAPSHOTS_OPEN:
+                        self._views.pop(next(iter(self._views)))
+                    self._views[snapshot] = View(zarr.open_group(session.store, mode="r"), self.grid)
+                return self._views[snapshot]
+
+    @property
+    def repository(self) -> Any:
+        """The icechunk repository, for the committer."""
+        return self._repository
+
+    def _begin(self, grid: Grid) -> None:
+        """The first commit: no readings, position 0."""
+        with translated(self.folder):
+            session = self._repository.writable_session(BRANCH)
+            root = zarr.create_group(session.store)
+            root.attrs.update(
+                {
+                    "format": FORMAT,
+                    "period_ns": grid.period_ns,
+                    "origin_ns": grid.origin_ns,
+                    "segment_ticks": segment_ticks(grid.period_ns),
+                }
+            )
+            root.create_array("double", shape=(0,), chunks=(1 << 20,), dtype="bool", fill_value=False)
+            session.commit("created", metadata=Head(snapshot="", position=0, closed=None).metadata())
+        sync_filesystem(self.folder)
+
+
+def _gather(array: Any, ticks: slice, columns: NDArray[np.int64], out: NDArray[Any], where: NDArray[np.intp]) -> None:
+    """out[:, where] = array[ticks, columns], chunk column by chunk column; columns not there stay as they are."""
+    length, width = array.chunks
+    there = columns < array.shape[1]
+    columns, where = columns[there], where[there]
+    for chunk in np.unique(columns // width):
+        picked = columns // width == chunk
+        c0, c1 = int(columns[picked].min()), int(columns[picked].max()) + 1
+        block = max(READ_CELLS // max(c1 - c0, length), 1) // length * length or length
+        for t0 in range(ticks.start, ticks.stop, block):
+            t1 = min(t0 + block, ticks.stop)
+            got = array[t0:t1, c0:c1]
+            out[t0 - ticks.start : t1 - ticks.start, where[picked]] = got[:, columns[picked] - c0]

@@ -1,0 +1,138 @@
+"""The edge to icechunk and Zarr: a repository in a local folder, and how its arrays lie.
+
+    <period_ns>/<dtype>/open.<segment>/{value, quality, offset}     wide chunks, few ticks: being written
+    <period_ns>/<dtype>/closed.<segment>/{value, quality, offset}   long chunks, few tags: being read
+
+Axes are [tick in segment, tag among the tags of its dtype]. A segment has a fixed number of ticks and
+its arrays have them all from the start: ticks not yet written are chunks that do not exist. Foreign
+errors end here. This file knows nothing of readings, journals and merging.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import icechunk
+import numpy as np
+import zarr
+from penstock.data.grid import Grid
+from penstock.errors import ArchiveError
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.errors import BaseZarrError
+
+ARRAYS = {"value": np.nan, "quality": 0, "offset": 0}
+"""The arrays of a segment and what an empty cell holds."""
+DTYPES = ("float32", "float64")
+BRANCH = "main"
+SEGMENT_NS = (366 * 86_400_000_000_000, 31 * 86_400_000_000_000, 86_400_000_000_000, 3_600_000_000_000)
+"""A year, a month, a day, an hour: the longest that stays within SEGMENT_TICKS."""
+SEGMENT_TICKS = 600_000
+OPEN_CELLS = 1 << 19
+"""Cells of a chunk of an open segment."""
+OPEN_TICKS = (60, 512)
+OPEN_TAGS = (64, 8192)
+CLOSED_TICKS, CLOSED_TAGS = 8192, 64
+SPLIT_CHUNKS = 64
+"""Chunks along time per manifest: a commit rewrites one manifest, not all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentName:
+    """Where a segment's arrays lie."""
+
+    dtype: str
+    index: int
+    """Ticks index * segment_ticks .. (index + 1) * segment_ticks - 1."""
+    closed: bool
+
+    def path(self, period_ns: int) -> str:
+        """Path of the group in the repository."""
+        return f"{period_ns}/{self.dtype}/{'closed' if self.closed else 'open'}.{self.index}"
+
+
+def segment_ticks(period_ns: int) -> int:
+    """Ticks of a segment: a year of them for periods from a minute up, less for shorter ones."""
+    fitting = (ns // period_ns for ns in SEGMENT_NS)
+    return max(next((n for n in fitting if n <= SEGMENT_TICKS), SEGMENT_TICKS), 1)
+
+
+def open_chunks(ticks: int, tags: int) -> tuple[int, int]:
+    """Chunk shape of an open segment of `ticks` by `tags`."""
+    wide = min(max(1 << (max(tags, 1) - 1).bit_length(), OPEN_TAGS[0]), OPEN_TAGS[1])
+    long = min(max(OPEN_CELLS // wide, OPEN_TICKS[0]), OPEN_TICKS[1])
+    return min(long, ticks), wide
+
+
+@contextmanager
+def translated(folder: Path) -> Iterator[None]:
+    """Turn what icechunk, Zarr and the disk say into ArchiveError."""
+    try:
+        yield
+    except icechunk.IcechunkError as error:
+        text = str(error).strip().splitlines()
+        raise ArchiveError(f"{folder}: {text[0].strip(' x') if text else 'icechunk failed'}") from error
+    except (BaseZarrError, OSError, RuntimeError) as error:
+        raise ArchiveError(f"{folder}: cannot be read or written ({error})") from error
+
+
+def repository(folder: Path, *, create: bool) -> icechunk.Repository:
+    """The icechunk repository in `folder`; with `create` a new one where there is none.
+
+    Raises ArchiveError when there is none.
+    """
+    # Its one warning is that two committers at once lose commits; the committer's lock sees to that.
+    icechunk.set_logs_filter("error")
+    with translated(folder):
+        storage = icechunk.local_filesystem_storage(str(folder))
+        if not create and not icechunk.Repository.exists(storage):
+            raise ArchiveError(f"{folder}: holds no archive; create the site first")
+        dimension = icechunk.ManifestSplitDimCondition.DimensionName("time")
+        split = {icechunk.ManifestSplitCondition.AnyArray(): {dimension: SPLIT_CHUNKS}}
+        config = icechunk.RepositoryConfig.default()
+        config.manifest = icechunk.ManifestConfig(splitting=icechunk.ManifestSplittingConfig.from_dict(split))
+        opener = icechunk.Repository.open_or_create if create else icechunk.Repository.open
+        return opener(storage, config=config)
+
+
+def make_segment(root: zarr.Group, grid: Grid, name: SegmentName, tags: int, ticks: int) -> None:
+    """Create the (empty) arrays of a segment."""
+    chunks = (min(CLOSED_TICKS, ticks), CLOSED_TAGS) if name.closed else open_chunks(ticks, tags)
+    for array, fill in ARRAYS.items():
+        root.create_array(
+            f"{name.path(grid.period_ns)}/{array}",
+            shape=(ticks, tags),
+            chunks=chunks,
+            dtype={"value": name.dtype, "quality": "uint16", "offset": "uint32"}[array],
+            fill_value=fill,
+            compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()],
+            dimension_names=["time", "tag"],
+        )
+
+
+def segments(root: zarr.Group, grid: Grid) -> dict[tuple[str, int], SegmentName]:
+    """The segments that a snapshot holds, by dtype and index."""
+    found: dict[tuple[str, int], SegmentName] = {}
+    for dtype in DTYPES:
+        group: Any = root.get(f"{grid.period_ns}/{dtype}")
+        if group is None:
+            continue
+        for key in group.group_keys():
+            state, _, index = key.partition(".")
+            found[dtype, int(index)] = SegmentName(dtype=dtype, index=int(index), closed=state == "closed")
+    return found
+
+
+def sync_filesystem(folder: Path) -> None:
+    """Make everything written under `folder` durable: neither Zarr nor icechunk calls fsync."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
+            raise ArchiveError(f"{folder}: the disk refused to sync: {os.strerror(ctypes.get_errno())}")
+    finally:
+        os.close(fd)

@@ -1,0 +1,191 @@
+"""From the journal to the archive: the drain.
+
+A drain begins at the head's position and ends with a head at the journal's tail. It can be killed at
+any point and run again: the head is then an earlier commit, and the same records merge to the same
+bytes. This file plans (which cells, which blocks); `committer` writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from penstock.data.archive import Archive, Head
+from penstock.data.archive_repository import DTYPES
+from penstock.data.committer import Committer
+from penstock.data.frame import Dense, Frame, Readings
+from penstock.data.grid import Cells, Grid
+from penstock.data.journal import Journal, Kind, Record, Totals
+from penstock.data.layout import Layout
+from penstock.data.ledger import LateRange, late_ticks, ranges_of, write_ranges
+from penstock.errors import ArchiveError
+
+CELLS_PER_COMMIT = 1 << 22
+STAGE_CELLS = 1 << 24
+EVERYTHING = int(np.iinfo(np.int64).max)
+"""As `late_before`: all of it is late."""
+
+Progress = Callable[[int, int], None]
+"""Called with (sequences done, sequences to do)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """What one drain did."""
+
+    head: Head
+    """The head after it, flushed to disk: the journal may be trimmed below `head.position`."""
+    sequences: int
+    readings: int
+    late: int
+    """Late readings among them."""
+    commits: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Batch:
+    """The records of one commit, sorted into heaps that can be merged together."""
+
+    position: int
+    closed: int | None
+    offsets: dict[str, int]
+    totals: dict[str, Totals]
+    readings: int = 0
+    late: list[LateRange] = field(default_factory=list)
+    heaps: dict[tuple[int, bool, bytes | None], list[Readings]] = field(default_factory=dict)
+    """By (float64?, late?, tags of dense rows | None for long frames)."""
+
+    def add(self, record: Record, grid: Grid, layout: Layout) -> None:
+        """Fold one record in."""
+        said = Totals(accepted=record.accepted, rejected=record.rejected, quarantined=record.quarantined)
+        self.offsets[record.source] = record.source_offset
+        self.totals[record.source] = self.totals.get(record.source, Totals()) + said
+        self.readings += record.accepted
+        if record.kind == Kind.CLOCK and record.clock is not None:
+            self.closed = record.clock.closed
+        elif record.readings is not None:
+            self.late += ranges_of(record, self.closed, grid)
+            self._sort(record.readings, int(layout.dtype(record.shard) == "float64"), grid)
+
+    def _sort(self, readings: Readings, double: int, grid: Grid) -> None:
+        late, _ = late_ticks(readings, self.closed, grid)
+        tags = readings.tags.tobytes() if isinstance(readings, Dense) else None
+        for is_late in (False, True):
+            rows = late == is_late
+            if rows.any():
+                part = readings if rows.all() else _rows(readings, rows)
+                self.heaps.setdefault((double, is_late, tags), []).append(part)
+
+
+def drain(
+    journal: Journal,
+    archive: Archive,
+    layout: Layout,
+    *,
+    stop: int | None = None,
+    progress: Progress | None = None,
+    cells: int = CELLS_PER_COMMIT,
+) -> Drained:
+    """Bring the archive to journal sequence `stop` (None: the tail), about `cells` readings per commit.
+
+    Raises ArchiveBusy when another process is writing, ArchiveError when the journal no longer has what
+    the archive lacks, JournalCorrupt when a record fails its checksum.
+    """
+    with archive.committer() as committer:
+        begun = committer.head.position
+        stop = max(journal.tail if stop is None else stop, begun)
+        if begun < journal.first:
+            raise ArchiveError(
+                f"{archive.folder}: holds all below sequence {begun}, but the journal begins at {journal.first}: "
+                "what lies between is lost unless you restore an older journal"
+            )
+        committer.admit(layout.double())
+        readings = late = commits = 0
+        while committer.head.position < stop:
+            batch = gather(journal, committer.head, stop, layout, archive.grid, cells)
+            write(batch, committer, layout)
+            # The list first: a kill between the two only writes the same rows again.
+            if batch.late:
+                write_ranges(journal.folder, batch.late)
+            committer.commit(batch.position, batch.closed, batch.offsets, batch.totals)
+            readings, late, commits = readings + batch.readings, late + sum(r.count for r in batch.late), commits + 1
+            if progress:
+                progress(batch.position - begun, stop - begun)
+        close(committer)
+        head = committer.head
+    return Drained(head=head, sequences=head.position - begun, readings=readings, late=late, commits=commits)
+
+
+def gather(journal: Journal, head: Head, stop: int, layout: Layout, grid: Grid, cells: int) -> Batch:
+    """The next whole sequences from the head's position on, until they hold `cells` readings."""
+    batch = Batch(
+        position=head.position, closed=head.closed, offsets=dict(head.source_offsets), totals=dict(head.totals)
+    )
+    for record in journal.read(head.position, stop):
+        if record.sequence >= batch.position and batch.readings >= cells:
+            break
+        batch.add(record, grid, layout)
+        batch.position = record.sequence + 1
+    return batch
+
+
+def write(batch: Batch, committer: Committer, layout: Layout) -> None:
+    """Merge a batch's readings into the archive, block by block."""
+    grid = committer.archive.grid
+    for (double, is_late, _), heap in batch.heaps.items():
+        dtype = DTYPES[double]
+        readings = _joined(heap)
+        order = np.argsort(ticks := grid.tick(readings.times), kind="stable")
+        ticks = ticks[order]
+        index = np.where(layout.double() == bool(double), layout.index_of(), np.int32(-1)).astype(np.int32)
+        at = 0
+        while at < len(ticks):
+            _, last = committer.block(dtype, int(ticks[at]))
+            until = int(np.searchsorted(ticks, last))
+            part = _rows(readings, order[at:until])
+            for column, stage in _stages(part, int(ticks[at]), int(ticks[until - 1]) + 1, dtype, index, is_late, grid):
+                committer.merge(dtype, column, stage)
+            at = until
+
+
+def close(committer: Committer) -> None:
+    """Rewrite the segments that the stream has left behind."""
+    if committer.head.closed is not None:
+        for dtype, index in committer.open_segments(committer.head.closed):
+            committer.close_segment(dtype, index)
+
+
+def _stages(
+    part: Readings, first: int, last: int, dtype: str, index: NDArray[np.int32], is_late: bool, grid: Grid
+) -> Iterator[tuple[int, Cells]]:
+    """The cells of ticks first..last-1, in column ranges of bounded size: (first column, cells)."""
+    columns = index[part.tags]
+    begin, end = int(columns.min()), int(columns.max()) + 1
+    wide = max(STAGE_CELLS // (last - first), 1)
+    for column in range(begin, end, wide):
+        upto = min(column + wide, end)
+        stage = Cells.empty(first, last - first, upto - column, dtype)
+        here = np.where((index >= column) & (index < upto), index - np.int32(column), np.int32(-1))
+        stage.put(part, grid, here.astype(np.int32), EVERYTHING if is_late else None)
+        yield column, stage
+
+
+def _rows(readings: Readings, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Readings:
+    values, quality = readings.values[rows], readings.quality[rows]
+    if isinstance(readings, Dense):
+        return Dense(times=readings.times[rows], tags=readings.tags, values=values, quality=quality)
+    return Frame(times=readings.times[rows], tags=readings.tags[rows], values=values, quality=quality)
+
+
+def _joined(heap: list[Readings]) -> Readings:
+    """One block of readings; the heap's are all long, or all dense with the same tags."""
+    if len(heap) == 1:
+        return heap[0]
+    times = np.concatenate([r.times for r in heap])
+    values = np.concatenate([r.values for r in heap])
+    quality = np.concatenate([r.quality for r in heap])
+    if isinstance(heap[0], Dense):
+        return Dense(times=times, tags=heap[0].tags, values=values, quality=quality)
+    return Frame(times=times, tags=np.concatenate([r.tags for r in heap]), values=values, quality=quality)

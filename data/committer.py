@@ -1,0 +1,233 @@
+"""Writing to the archive: cells merged into chunks, atomic durable commits, closing and expiring.
+
+One process at a time, under `archive/lock`. A commit is written whole and flushed to disk before the
+branch moves to it, so neither a kill nor a power cut leaves a torn archive: the head is then an
+earlier commit. This file knows nothing of readings and journals.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from penstock.data.archive import Archive, Head, View
+from penstock.data.archive_repository import (
+    ARRAYS,
+    BRANCH,
+    CLOSED_TAGS,
+    CLOSED_TICKS,
+    DTYPES,
+    SegmentName,
+    make_segment,
+    open_chunks,
+    sync_filesystem,
+    translated,
+)
+from penstock.data.grid import PRESENT, Cells
+from penstock.data.record import Totals
+from penstock.errors import ArchiveBusy
+
+REGION_CELLS = 1 << 24
+"""Cells read, merged and written at a time."""
+KEEP = "keep-"
+"""Prefix of the icechunk tags that hold on to snapshots that cards name."""
+
+
+class Committer:
+    """The one writer; got from `Archive.committer`. What was merged and not committed is forgotten."""
+
+    def __init__(self, archive: Archive) -> None:
+        self.archive = archive
+        self.head = archive.head()
+        self._start()
+
+    def admit(self, double: NDArray[np.bool_]) -> None:
+        """Give columns to all tags of the registry: [tags] true for float64. Ids known before stay."""
+        known = self._view.double
+        if len(double) > len(known):
+            with translated(self.archive.folder):
+                array: Any = self._view.root["double"]
+                array.resize((len(double),))
+                array[len(known) :] = double[len(known) :]
+            self._view = View(self._view.root, self.archive.grid)
+
+    def block(self, dtype: str, tick: int) -> tuple[int, int]:
+        """The ticks [first, last) of the chunks that hold `tick`: what is best merged together."""
+        ticks = self.archive.segment_ticks
+        index = tick // ticks
+        name = self._view.segments.get((dtype, index))
+        width = int(np.count_nonzero(self._view.double == (dtype == "float64")))
+        long = self._view.array(name, "value").chunks[0] if name else open_chunks(ticks, width)[0]
+        first = index * ticks + (tick - index * ticks) // long * long
+        return first, min(first + long, (index + 1) * ticks)
+
+    def merge(self, dtype: str, column: int, stage: Cells) -> None:
+        """Merge a block of cells in: columns from `column` on; ticks inside one `block`.
+
+        Whole chunks are read and written where the block holds readings, others are left alone.
+        """
+        present = (stage.quality & PRESENT) != 0
+        rows = np.flatnonzero(present.any(axis=1))
+        if not len(rows):
+            return
+        with translated(self.archive.folder):
+            name = self._segment(dtype, stage.first // self.archive.segment_ticks)
+            width = self._view.array(name, "value").chunks[1]
+            chunks = np.unique((np.flatnonzero(present.any(axis=0)) + column) // width)
+            first, last = self.block(dtype, stage.first)
+            most = max(REGION_CELLS // ((last - first) * width), 1)
+            for run in _runs(chunks, most):
+                self._merge_region(name, (first, last), (run[0] * width, (run[1] + 1) * width), column, stage)
+        span = (stage.first + int(rows[0]), stage.first + int(rows[-1]) + 1)
+        self._span = span if self._span[0] == self._span[1] else _union(self._span, span)
+
+    def commit(
+        self, position: int, closed: int | None, source_offsets: Mapping[str, int], totals: Mapping[str, Totals]
+    ) -> Head:
+        """Make everything merged so far one durable commit at this journal position."""
+        return self._commit(
+            replace(
+                self.head, position=position, closed=closed, source_offsets=source_offsets, totals=totals,
+                span=self._span,
+            )
+        )  # fmt: skip
+
+    def close_segment(self, dtype: str, index: int) -> None:
+        """Rewrite an open segment long and narrow, as training and queries read it, in one commit."""
+        name = self._view.segments.get((dtype, index))
+        if name is None or name.closed:
+            return
+        closed = replace(name, closed=True)
+        with translated(self.archive.folder):
+            ticks, tags = self._view.array(name, "value").shape
+            make_segment(self._view.root, self.archive.grid, closed, tags, ticks)
+            for which in ARRAYS:
+                self._copy(self._view.array(name, which), self._view.array(closed, which))
+            del self._view.root[name.path(self.archive.grid.period_ns)]
+        self._commit(self.head)
+
+    def open_segments(self, before: int) -> list[tuple[str, int]]:
+        """Dtype and index of the open segments that end at or before tick `before`."""
+        limit = before // self.archive.segment_ticks
+        return sorted(key for key, name in self._view.segments.items() if not name.closed and name.index < limit)
+
+    def expire(self, keep: set[str], before: int) -> int:
+        """Forget the commits that no reader from journal position `before` on needs; how many.
+
+        The newest commit at or before `before` stays, later ones too, and those whose ids are in `keep`.
+        """
+        repo = self.archive.repository
+        oldest = self.archive.at(before).snapshot
+        with translated(self.archive.folder):
+            for tag in repo.list_tags():
+                if tag.startswith(KEEP) and tag.removeprefix(KEEP) not in keep:
+                    repo.delete_tag(tag)
+            for snapshot in keep - {t.removeprefix(KEEP) for t in repo.list_tags()}:
+                repo.create_tag(KEEP + snapshot, snapshot)
+            limit = repo.lookup_snapshot(oldest).written_at
+            gone = len(repo.expire_snapshots(older_than=limit) - keep)
+            repo.garbage_collect(delete_object_older_than=limit)
+        return gone
+
+    def _start(self) -> None:
+        with translated(self.archive.folder):
+            self._session = self.archive.repository.writable_session(BRANCH)
+            self._view = View(zarr.open_group(self._session.store, mode="r+"), self.archive.grid)
+        self._span = self.head.span
+
+    def _commit(self, head: Head) -> Head:
+        with translated(self.archive.folder):
+            # icechunk refuses a commit without a change, and one that moves only the position is one.
+            self._view.root.attrs["position"] = head.position
+            snapshot = self._session.flush(f"position {head.position}", metadata=head.metadata())
+            sync_filesystem(self.archive.folder)
+            self.archive.repository.reset_branch(BRANCH, snapshot, from_snapshot_id=self.head.snapshot)
+            sync_filesystem(self.archive.folder)
+        self.head = replace(head, snapshot=snapshot)
+        self._start()
+        return self.head
+
+    def _segment(self, dtype: str, index: int) -> SegmentName:
+        """The segment, created or widened so that it has a column for every tag."""
+        tags = int(np.count_nonzero(self._view.double == (dtype == "float64")))
+        name = self._view.segments.get((dtype, index))
+        if name is None:
+            name = SegmentName(dtype=dtype, index=index, closed=False)
+            make_segment(self._view.root, self.archive.grid, name, tags, self.archive.segment_ticks)
+            self._view.segments[dtype, index] = name
+        for which in ARRAYS:
+            array = self._view.array(name, which)
+            if array.shape[1] < tags:
+                array.resize((array.shape[0], tags))
+        return name
+
+    def _merge_region(
+        self, name: SegmentName, ticks: tuple[int, int], columns: tuple[int, int], column: int, stage: Cells
+    ) -> None:
+        arrays = [self._view.array(name, which) for which in ARRAYS]
+        begin = name.index * self.archive.segment_ticks
+        c0, c1 = columns[0], min(columns[1], arrays[0].shape[1])
+        where = (slice(ticks[0] - begin, ticks[1] - begin), slice(c0, c1))
+        value, quality, offset = (np.array(array[where]) for array in arrays)
+        cells = Cells(first=ticks[0], values=value, quality=quality, offset=offset)
+        s0, s1 = max(c0, column), min(c1, column + stage.values.shape[1])
+        mine, its = slice(s0 - c0, s1 - c0), slice(s0 - column, s1 - column)
+        _columns(cells, mine).merge(_columns(stage, its))
+        for array, block in zip(arrays, (cells.values, cells.quality, cells.offset), strict=True):
+            array[where] = block
+
+    def _copy(self, source: Any, target: Any) -> None:
+        ticks, tags = source.shape
+        wide = max(REGION_CELLS // CLOSED_TICKS // CLOSED_TAGS, 1) * CLOSED_TAGS
+        for t0 in range(0, ticks, CLOSED_TICKS):
+            for c0 in range(0, tags, wide):
+                where = (slice(t0, min(t0 + CLOSED_TICKS, ticks)), slice(c0, min(c0 + wide, tags)))
+                target[where] = source[where]
+
+
+def _columns(cells: Cells, which: slice) -> Cells:
+    return Cells(
+        first=cells.first,
+        values=cells.values[:, which],
+        quality=cells.quality[:, which],
+        offset=cells.offset[:, which],
+    )
+
+
+def _union(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
+    return min(a[0], b[0]), max(a[1], b[1])
+
+
+def _runs(chunks: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
+    """First and last of each run of neighbours in ascending `chunks`, none longer than `most`."""
+    cuts = np.flatnonzero(np.diff(chunks) != 1) + 1
+    for run in np.split(chunks, cuts):
+        for at in range(0, len(run), most):
+            part = run[at : at + most]
+            yield int(part[0]), int(part[-1])
+
+
+@contextmanager
+def committing(archive: Archive) -> Iterator[Committer]:
+    """Hold the committer's lock. Raises ArchiveBusy when another process has it."""
+    fd = os.open(archive.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ArchiveBusy(
+                f"{archive.folder}: another process is writing to this archive; wait for it, or stop it"
+            ) from None
+        yield Committer(archive)
+    finally:
+        os.close(fd)
+
+
+__all__ = ["DTYPES", "Committer", "committing"]

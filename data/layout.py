@@ -1,0 +1,104 @@
+"""Which shard and which column a tag has: tag ids spread over shards, by arithmetic alone.
+
+Tag ids are 0, 1, 2, ... in order of registration and are never reused, so the i-th float32 tag
+keeps its shard and column for ever, however many tags are appended after it. This file knows
+nothing of files, clocks or the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from penstock.data.frame import Dense, Frame, Readings
+from penstock.errors import SiteError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Tags spread over shards; rebuilt when tags are appended."""
+
+    dtypes: Sequence[str]
+    """[tags] "float32" or "float64" of each tag id."""
+    shards: int
+    """Shards per dtype, from site.json."""
+    _double: NDArray[np.bool_] = field(init=False, repr=False)
+    _shard_of: NDArray[np.int32] = field(init=False, repr=False)
+    _index: NDArray[np.int32] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Raises SiteError for a dtype that is neither float32 nor float64, or less than one shard."""
+        names = np.asarray(self.dtypes, dtype=object)
+        double = names == "float64"
+        if not bool((double | (names == "float32")).all()):
+            raise SiteError(
+                "tag registry: a dtype is neither float32 nor float64; correct the tag in plant.toml"
+            )
+        if self.shards < 1:
+            raise SiteError(f"site.json: found {self.shards} shards; allowed: 1 or more")
+        index = np.where(double, np.cumsum(double), np.cumsum(~double)).astype(np.int32) - np.int32(1)
+        shard = index % self.shards + np.where(double, self.shards, 0)
+        object.__setattr__(self, "_double", double.astype(bool))
+        object.__setattr__(self, "_index", index)
+        object.__setattr__(self, "_shard_of", shard.astype(np.int32))
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def shard_count(self) -> int:
+        """Shards, twice that when float64 tags exist."""
+        return self.shards * (2 if bool(self._double.any()) else 1)
+
+    def tags(self, shard: int) -> NDArray[np.int32]:
+        """Ids of the tags of a shard, ascending."""
+        return np.flatnonzero(self._shard_of == shard).astype(np.int32)
+
+    def dtype(self, shard: int) -> str:
+        """ "float32" or "float64"."""
+        return "float32" if shard < self.shards else "float64"
+
+    def shard_of(self) -> NDArray[np.int32]:
+        """[tags] the shard of each id."""
+        return self._shard_of
+
+    def column_of(self, shard: int) -> NDArray[np.int32]:
+        """[tags] the column inside the shard, -1 for tags of other shards."""
+        inside = self._shard_of == shard
+        return np.where(inside, self._index // self.shards, np.int32(-1)).astype(np.int32)
+
+    def double(self) -> NDArray[np.bool_]:
+        """[tags] true for float64 tags."""
+        return self._double
+
+    def index_of(self) -> NDArray[np.int32]:
+        """[tags] place of each tag among the tags of its dtype, in id order: its column in the archive."""
+        return self._index
+
+    def split(self, readings: Readings) -> dict[int, Readings]:
+        """The readings by shard, in the shard's dtype; shards that have no reading are left out.
+
+        Raises SiteError when a tag id is not in this layout.
+        """
+        if len(readings.tags) and not 0 <= int(readings.tags.min()) <= int(readings.tags.max()) < len(self):
+            raise SiteError(
+                f"tag ids {int(readings.tags.min())}..{int(readings.tags.max())} go beyond the {len(self)} tags "
+                "of this layout: rebuild it from the tag registry"
+            )
+        shards = self._shard_of[readings.tags]
+        if isinstance(readings, Dense):
+            parts = {int(s): self._columns(readings, shards, int(s)) for s in np.unique(shards)}
+        else:
+            parts = {int(s): self._rows(readings, shards, int(s)) for s in np.unique(shards)}
+        return {shard: part for shard, part in parts.items() if len(part)}
+
+    def _columns(self, dense: Dense, shards: NDArray[np.int32], shard: int) -> Readings:
+        part = dense.columns(np.flatnonzero(shards == shard))
+        values = part.values.astype(self.dtype(shard), copy=False)
+        return Dense(times=part.times, tags=part.tags, values=values, quality=part.quality)
+
+    def _rows(self, frame: Frame, shards: NDArray[np.int32], shard: int) -> Readings:
+        part = frame.only(shards == shard)
+        values = part.values.astype(self.dtype(shard), copy=False)
+        return Frame(times=part.times, tags=part.tags, values=values, quality=part.quality)

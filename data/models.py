@@ -1,0 +1,265 @@
+"""The model store: artifacts on disk, whole or not at all, and the record of deployments.
+
+`<folder>/<name>/<version>/` holds one artifact. It is written aside under an
+flock, fsynced and renamed, so a crash at any moment leaves either all of it or
+a leftover that the next save sweeps away. `<folder>/registry.sqlite` is append
+only: who deployed which version when. This file knows files and hashes; it
+does not know what a network is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from penstock.data.deployments import Action, Deployment, Registry
+from penstock.data.durable import locked, sync_folder, write_durably
+from penstock.errors import ModelError, ModelNotFound, nearest
+
+KERAS, SERVING, SAVED_MODEL, GOLDEN, CARD = (
+    "model.keras",
+    "serving.npz",
+    "saved_model.zip",
+    "golden.npz",
+    "card.json",
+)
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+_LOCK_DEADLINE_S = 60.0
+
+Kind = Literal["lstm", "solo"]
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Golden:
+    """Windows whose predictions are known: whoever serves the model must repeat them."""
+
+    windows: NDArray[np.float32]
+    """[g, T, F] in engineering units."""
+    predictions: NDArray[np.float32]
+    """[g, O] what `keras.Model.predict` said."""
+    scale: NDArray[np.float32]
+    """[O] the target's scale: "equal" means within 1e-5 of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Draft:
+    """A trained model as a value, not stored yet; small enough to travel from a worker."""
+
+    name: str
+    kind: Kind
+    card: Mapping[str, Any]
+    """Everything but version and sha256, which the store adds."""
+    keras: bytes
+    """The `.keras` file."""
+    golden: Golden
+    serving: Arrays | None = None
+    """The network's arrays by name, for kind "lstm"."""
+    saved_model: bytes | None = None
+    """A zipped SavedModel, for kind "solo"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Artifact:
+    """A stored model, read whole and checked; a value that no longer needs the disk."""
+
+    name: str
+    version: int
+    folder: Path
+    """Where it was read from."""
+    card: Mapping[str, Any]
+    files: Mapping[str, bytes] = field(repr=False)
+    """Contents by file name, card.json left out."""
+
+    @property
+    def kind(self) -> Kind:
+        """ "lstm" (has `serving`) or "solo" (has `saved_model`)."""
+        return "lstm" if self.card["kind"] == "lstm" else "solo"
+
+    @property
+    def serving(self) -> dict[str, NDArray[Any]]:
+        """The network's arrays by name; empty for kind "solo"."""
+        return _unpack(self.files[SERVING]) if SERVING in self.files else {}
+
+    @property
+    def saved_model(self) -> bytes:
+        """The zipped SavedModel; empty for kind "lstm"."""
+        return self.files.get(SAVED_MODEL, b"")
+
+    @property
+    def keras(self) -> bytes:
+        """The `.keras` file."""
+        return self.files[KERAS]
+
+    @property
+    def golden(self) -> Golden:
+        """The golden windows and what Keras predicted for them."""
+        arrays = _unpack(self.files[GOLDEN])
+        return Golden(windows=arrays["windows"], predictions=arrays["predictions"], scale=arrays["scale"])
+
+
+class ModelStore:
+    """The folder `models/` of a site. Any process may save, load and record."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self._registry = Registry(self.folder / "registry.sqlite")
+
+    def names(self) -> list[str]:
+        """Names with at least one version, sorted."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(
+            p.name for p in self.folder.iterdir() if _NAME.fullmatch(p.name) and self._versions(p.name)
+        )
+
+    def versions(self, name: str) -> list[int]:
+        """Stored versions, ascending; none for a name that is unknown."""
+        return self._versions(_checked(name))
+
+    def save(self, draft: Draft) -> Artifact:
+        """Store `draft` as the next version of its name, durable when this returns.
+
+        Raises ModelError when the draft is incomplete, the disk refuses, or
+        another process holds the name's lock for a minute.
+        """
+        home = self.folder / _checked(draft.name)
+        files = _contents(draft)
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            with locked(home / ".lock", deadline_s=_LOCK_DEADLINE_S):
+                for leftover in home.glob(
+                    ".saving-*"
+                ):  # of a save that was killed: the lock is ours, so nobody's now
+                    shutil.rmtree(leftover, ignore_errors=True)
+                version = self._next(draft.name)
+                card = {**draft.card, "name": draft.name, "kind": draft.kind, "version": version}
+                card["sha256"] = {
+                    file: hashlib.sha256(content).hexdigest() for file, content in files.items()
+                }
+                aside = home / f".saving-{version}"
+                aside.mkdir()
+                for file, content in {**files, CARD: _json(card)}.items():
+                    write_durably(aside / file, content)
+                sync_folder(aside)
+                aside.rename(home / str(version))
+                sync_folder(home)
+                sync_folder(self.folder)
+        except (OSError, TimeoutError) as error:
+            raise ModelError(
+                f"{home}: cannot save {draft.name!r}: {error}; check the disk and try again"
+            ) from error
+        return Artifact(name=draft.name, version=version, folder=home / str(version), card=card, files=files)
+
+    def load(self, name: str, version: int) -> Artifact:
+        """Read an artifact and check every file against the card.
+
+        Raises ModelNotFound, or ModelError naming the file that is missing or changed.
+        """
+        folder = self.folder / _checked(name) / str(version)
+        if not folder.is_dir():
+            raise ModelNotFound(self._missing(name, version))
+        try:
+            card = json.loads((folder / CARD).read_bytes())
+            files = {file: (folder / file).read_bytes() for file in card["sha256"]}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{folder}: not a whole artifact ({error}); train {name!r} again") from error
+        for file, content in files.items():
+            if hashlib.sha256(content).hexdigest() != card["sha256"][file]:
+                raise ModelError(
+                    f"{folder / file}: changed since it was saved (sha256 differs from {CARD}); "
+                    f"train {name!r} again"
+                )
+        return Artifact(name=name, version=version, folder=folder, card=card, files=files)
+
+    def record(self, name: str, version: int, action: Action, who: str, *, at: str | None = None) -> None:
+        """Append to the deployments; `at` is UTC as ISO text, by default the database's clock."""
+        self._registry.record(_checked(name), version, action, who, at)
+
+    def history(self, name: str) -> list[Deployment]:
+        """All deployments of `name`, oldest first."""
+        return self._registry.history(_checked(name))
+
+    def champion(self, name: str) -> int | None:
+        """The version that answers: the newest deploy or roll-back that no undeploy has undone."""
+        return self.champions().get(_checked(name))
+
+    def champions(self) -> dict[str, int]:
+        """The champion of every name that has one."""
+        return self._registry.champions()
+
+    def _versions(self, name: str) -> list[int]:
+        home = self.folder / name
+        if not home.is_dir():
+            return []
+        return sorted(int(p.name) for p in home.iterdir() if p.name.isdecimal() and p.is_dir())
+
+    def _next(self, name: str) -> int:
+        """Never a number used before, even when its folder has been removed since."""
+        deployed = [d.version for d in self._registry.history(name)]
+        return max([0, *self._versions(name), *deployed]) + 1
+
+    def _missing(self, name: str, version: int) -> str:
+        versions = self._versions(name)
+        if versions:
+            return (
+                f"{self.folder}: {name!r} has no version {version}; there are {', '.join(map(str, versions))}"
+            )
+        near = nearest(name, self.names())
+        hint = f"did you mean {near!r}?" if near else "train it first"
+        return f"{self.folder}: no model {name!r}; {hint}"
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ModelError(
+            f"model name {name!r}: letters, digits, '_', '-' and '.' only, not beginning with '.' or '-'"
+        )
+    return name
+
+
+def _contents(draft: Draft) -> dict[str, bytes]:
+    files = {KERAS: draft.keras, GOLDEN: _pack(_golden_arrays(draft.golden))}
+    match draft.kind:
+        case "lstm" if draft.serving:
+            files[SERVING] = _pack(draft.serving)
+        case "solo" if draft.saved_model:
+            files[SAVED_MODEL] = draft.saved_model
+        case _:
+            raise ModelError(
+                f"draft {draft.name!r}: kind {draft.kind!r} needs serving arrays (lstm) "
+                "or a saved model (solo)"
+            )
+    return files
+
+
+def _golden_arrays(golden: Golden) -> Arrays:
+    return {"windows": golden.windows, "predictions": golden.predictions, "scale": golden.scale}
+
+
+def _pack(arrays: Arrays) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **dict(arrays))
+    return buffer.getvalue()
+
+
+def _unpack(content: bytes) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise ModelError(f"arrays of a model cannot be read: {error}; train it again") from error
+
+
+def _json(card: Mapping[str, Any]) -> bytes:
+    return json.dumps(card, indent=1, sort_keys=True, allow_nan=False).encode()

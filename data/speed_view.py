@@ -1,0 +1,211 @@
+"""The speed view's file: what was said, tick by tick, durable and append-only.
+
+One row per (tick, fleet): the first write wins and is never recomputed. A row
+holds the members of that tick by a layout id, and their values, versions,
+reasons and hashes as packed columns. A tick without any model has a row too:
+the newest row is how far the stream has been published. Knows nothing of
+streams; the merge reads it while the speed layer writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from penstock.errors import SiteError
+
+BUSY_S = 10.0
+"""How long a statement waits for another process' write."""
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS layouts (id INTEGER PRIMARY KEY, members TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS said (
+    tick INTEGER NOT NULL, fleet TEXT NOT NULL, layout INTEGER NOT NULL REFERENCES layouts(id),
+    "values" BLOB NOT NULL, versions BLOB NOT NULL, reasons BLOB NOT NULL, filled BLOB NOT NULL,
+    hashes BLOB NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (tick, fleet)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Spoken:
+    """What all members of a fleet said at one tick; m members, o outputs in all."""
+
+    tick: int
+    members: tuple[tuple[str, int], ...]
+    """[m] (model name, number of its outputs), in the order of the columns."""
+    values: NDArray[np.float32]
+    """[o] predictions in the target's unit, members one behind the other; NaN where withheld."""
+    versions: NDArray[np.int32]
+    """[m] the version that answered."""
+    reasons: NDArray[np.uint8]
+    """[m] `windows.Reason`."""
+    filled: NDArray[np.bool_]
+    """[m] the window held a carried or substituted value."""
+    hashes: NDArray[np.uint64]
+    """[m] hash of the window; 0 where there was none."""
+    position: int
+    """Journal sequence of the clock decision that closed the tick."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SaidRows:
+    """What one model said; n ticks, o outputs."""
+
+    ticks: NDArray[np.int64]
+    """[n] ascending."""
+    values: NDArray[np.float32]
+    """[n, o]; NaN where withheld."""
+    versions: NDArray[np.int32]
+    """[n]"""
+    reasons: NDArray[np.uint8]
+    """[n]"""
+    filled: NDArray[np.bool_]
+    """[n]"""
+    hashes: NDArray[np.uint64]
+    """[n]"""
+
+
+class SpeedView:
+    """One file. Any number of readers; one writer at a time."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, fleet: str) -> None:
+        self._path, self._connection, self._fleet = path, connection, fleet
+        self._layouts: dict[tuple[tuple[str, int], ...], int] = {}
+
+    @classmethod
+    def open(cls, path: Path, *, fleet: str = "all") -> SpeedView:
+        """Open, creating it where it is missing. Raises SiteError where the file cannot be used."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Autocommit with BEGIN written out: python's own transactions would commit behind our back.
+            connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise SiteError(f"{path}: the speed view cannot be opened: {error}; check the folder") from error
+        return cls(path, connection, fleet)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def write(self, spoken: Sequence[Spoken]) -> int:
+        """Add rows in one durable transaction; how many were new. What was said before stays as it is."""
+        with self._translated(), self._transaction():
+            ids = [self._layout(s.members) for s in spoken]
+            begun = self._connection.total_changes
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO said VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [self._row(s, i) for s, i in zip(spoken, ids, strict=True)],
+            )
+            return self._connection.total_changes - begun
+
+    def last_tick(self) -> int | None:
+        """The newest tick published; None where nothing was."""
+        return self._newest("tick")
+
+    def last_position(self) -> int | None:
+        """Journal sequence that closed the newest tick published; None where nothing was."""
+        return self._newest("position")
+
+    def models(self) -> list[str]:
+        """Names of all models that ever spoke, sorted."""
+        with self._translated():
+            found = self._connection.execute("SELECT members FROM layouts").fetchall()
+        return sorted({name for (text,) in found for name, _ in json.loads(text)})
+
+    def read(self, model: str, first: int, last: int) -> SaidRows:
+        """What `model` said at ticks first..last-1; ticks at which it was no member are left out."""
+        with self._translated():
+            places = {
+                i: _place(json.loads(text), model)
+                for i, text in self._connection.execute("SELECT id, members FROM layouts").fetchall()
+            }
+            rows = self._connection.execute(
+                'SELECT tick, layout, "values", versions, reasons, filled, hashes FROM said '
+                "WHERE fleet = ? AND tick >= ? AND tick < ? ORDER BY tick",
+                (self._fleet, first, last),
+            ).fetchall()
+        found = [(row, place) for row in rows if (place := places.get(row[1])) is not None]
+        return _unpack(found)
+
+    def _newest(self, column: str) -> int | None:
+        with self._translated():
+            found = self._connection.execute(
+                f"SELECT {column} FROM said WHERE fleet = ? ORDER BY tick DESC LIMIT 1",
+                (self._fleet,),
+            ).fetchone()
+        return None if found is None else int(found[0])
+
+    def _layout(self, members: tuple[tuple[str, int], ...]) -> int:
+        if members not in self._layouts:
+            text = json.dumps(members)
+            self._connection.execute("INSERT OR IGNORE INTO layouts (members) VALUES (?)", (text,))
+            found = self._connection.execute("SELECT id FROM layouts WHERE members = ?", (text,)).fetchone()
+            self._layouts[members] = int(found[0])
+        return self._layouts[members]
+
+    def _row(self, s: Spoken, layout: int) -> tuple[object, ...]:
+        packed = (
+            s.values.astype("<f4"),
+            s.versions.astype("<i4"),
+            s.reasons.astype("u1"),
+            s.filled.astype("u1"),
+            s.hashes.astype("<u8"),
+        )
+        return (s.tick, self._fleet, layout, *(p.tobytes() for p in packed), s.position)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            self._layouts.clear()  # an id given inside a rolled-back transaction is not there
+            raise
+        self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise SiteError(f"{self._path}: the speed view cannot be used: {error}; check disk and file") from error
+
+
+def _place(members: Sequence[tuple[str, int]], model: str) -> tuple[int, int, int] | None:
+    """(member's index, its first output, one past its last), or None where it is no member."""
+    at = 0
+    for index, (name, outputs) in enumerate(members):
+        if name == model:
+            return index, at, at + outputs
+        at += outputs
+    return None
+
+
+def _unpack(found: list[tuple[tuple[int, int, bytes, bytes, bytes, bytes, bytes], tuple[int, int, int]]]) -> SaidRows:
+    width = max((p[2] - p[1] for _, p in found), default=0)
+    values = np.full((len(found), width), np.nan, np.float32)
+    for i, (row, (_, start, stop)) in enumerate(found):
+        values[i, : stop - start] = np.frombuffer(row[2], "<f4", stop - start, 4 * start)
+    index = [p[0] for _, p in found]
+    columns = [
+        np.array([np.frombuffer(row[c], t)[m] for (row, _), m in zip(found, index, strict=True)], t)
+        for c, t in ((3, "<i4"), (4, "u1"), (5, "u1"), (6, "<u8"))
+    ]
+    return SaidRows(
+        ticks=np.array([row[0] for row, _ in found], np.int64),
+        values=values,
+        versions=columns[0].astype(np.int32),
+        reasons=columns[1].astype(np.uint8),
+        filled=columns[2].astype(bool),
+        hashes=columns[3].astype(np.uint64),
+    )

@@ -1,0 +1,164 @@
+"""From a question to the two views and the truth, for `merge`.
+
+Reads files and nothing else: no server has to run for a query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from penstock.data.archive import Archive
+from penstock.data.batch_view import BatchView
+from penstock.data.block import FILLED, Block, Flag
+from penstock.data.derived import derive
+from penstock.data.grid import Cells, Grid
+from penstock.data.history import cells_now
+from penstock.data.journal import Journal
+from penstock.data.layout import Layout
+from penstock.data.models import ModelStore
+from penstock.data.quality import assess
+from penstock.data.rules import Rules
+from penstock.data.speed_view import SaidRows, SpeedView
+from penstock.data.windows import WindowSpec, answers_at, targets
+from penstock.merge import Part, Truth, merged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Desk:
+    """What a question is answered from: one site's files."""
+
+    archive: Archive
+    journal: Journal
+    layout: Layout
+    ids: Mapping[str, int]
+    """Registry id of each tag name."""
+    store: ModelStore
+    views: Path
+    """The site's folder of views."""
+
+    @property
+    def grid(self) -> Grid:
+        """The site's time axis."""
+        return self.archive.grid
+
+    def batch(self, model: str) -> BatchView | None:
+        """The model's batch view, None when there is none yet."""
+        return BatchView.open(self.views / "batch" / model)
+
+    def speed(self) -> SpeedView | None:
+        """The speed view, None when nothing was ever said."""
+        path = self.views / "speed.sqlite"
+        return SpeedView.open(path) if path.exists() else None
+
+    def newest(self) -> int:
+        """One past the newest tick that the archive or the journal holds."""
+        last = self.archive.head().span[1]
+        for record in self.journal.read(self.archive.head().position, self.journal.tail):
+            if record.readings is not None and len(record.readings):
+                last = max(last, self.grid.tick_of(int(record.readings.times.max())) + 1)
+        return last
+
+
+def query(desk: Desk, model: str, spec: WindowSpec, first: int, last: int, *, strict: bool) -> xr.Dataset:
+    """The merged answer of `model` for predicted times first..last-1 (ticks).
+
+    Raises Gap with `strict` where a hole is.
+    """
+    made = np.arange(first - spec.horizon, last - spec.horizon)
+    made = made[answers_at(spec, made)]
+    outputs = len(spec.targets)
+    view = desk.batch(model)
+    seam = view.seam if view is not None else None
+    seam = first - spec.horizon if seam is None else seam
+    ends = (int(made[0]), int(made[-1]) + 1) if len(made) else (first, first)
+    return merged(
+        model=model,
+        targets=spec.targets,
+        units=spec.target_units,
+        grid=desk.grid,
+        wanted=made,
+        horizon=spec.horizon,
+        seam=seam,
+        batch=_recomputed(view, *ends, outputs),
+        speed=_live(desk, model, outputs, *ends),
+        truth=_truth(desk, spec, first, last),
+        strict=strict,
+    )
+
+
+def persistence(desk: Desk, spec: WindowSpec, ends: NDArray[np.int64]) -> NDArray[np.float32]:
+    """[n, targets] the newest target known at each tick of `ends`; NaN where none."""
+    block = _assessed(desk, spec, int(ends.min()) - max(spec.lags), int(ends.max()) + spec.horizon + 1)[0]
+    return targets(spec, block, ends).last
+
+
+def _assessed(desk: Desk, spec: WindowSpec, first: int, last: int) -> tuple[Block, Cells]:
+    """Ticks first..last-1 of the tags that the targets need, judged, and as stored."""
+    rules = Rules.of(spec.truth_tags, spec.period_ns)
+    ids = np.array([desk.ids[tag.name] for tag in spec.truth_tags], np.int32)
+    cells = cells_now(desk.archive, desk.journal, desk.layout, desk.grid, ids, first - rules.reach, last)
+    return assess(cells, rules).rows(first, last), cells.rows(first, last)
+
+
+def _truth(desk: Desk, spec: WindowSpec, first: int, last: int) -> Truth:
+    block, cells = _assessed(desk, spec, first, last)
+    judged = derive(block, spec.targets, spec.derived)
+    good = (judged.flags & (Flag.BAD | FILLED)) == 0
+    quality = np.zeros(good.shape, np.uint16)  # a derived target is not stored: its flags say all there is
+    for column, target in enumerate(spec.targets):
+        if target in spec.truth:
+            quality[:, column] = cells.quality[:, spec.truth.index(target)]
+    return Truth(
+        first=first,
+        values=np.where(good, judged.values, np.float32(np.nan)),
+        quality=quality,
+        flags=judged.flags,
+    )
+
+
+def _recomputed(view: BatchView | None, first: int, last: int, outputs: int) -> Part:
+    if view is None:
+        return Part.nothing(outputs)
+    rows = view.read(first, last)
+    return Part(
+        ticks=rows.ticks,
+        values=rows.values,
+        versions=rows.versions,
+        reasons=rows.reasons,
+        filled=rows.filled,
+        sample=rows.sample,
+    )
+
+
+def _live(desk: Desk, model: str, outputs: int, first: int, last: int) -> Part:
+    view = desk.speed()
+    if view is None:
+        return Part.nothing(outputs)
+    try:
+        rows = view.read(model, first, last)
+    finally:
+        view.close()
+    if not len(rows.ticks):
+        return Part.nothing(outputs)
+    return Part(
+        ticks=rows.ticks,
+        values=rows.values,
+        versions=np.maximum(rows.versions, 0).astype(np.int64),
+        reasons=rows.reasons,
+        filled=rows.filled,
+        sample=_in_sample(desk, model, rows),
+    )
+
+
+def _in_sample(desk: Desk, model: str, rows: SaidRows) -> NDArray[np.bool_]:
+    """[n] whether each tick lies in the training span of the version that spoke."""
+    inside = np.zeros(len(rows.ticks), bool)
+    for version in {int(v) for v in rows.versions if v > 0}:
+        trained = desk.store.load(model, version).card["trained"]
+        inside |= (rows.versions == version) & (rows.ticks >= trained["first"]) & (rows.ticks < trained["last"])
+    return inside

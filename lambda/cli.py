@@ -1,0 +1,314 @@
+"""The `penstock` command: parses words, calls a Site, prints.
+
+Every command answers people on standard output and, with --json, machines: one
+object as the last line. Logs and progress go to standard error. Exit code 0
+means that what was asked was done, 1 that it was not, 2 that the words were wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from penstock import __version__
+from penstock.errors import PenstockError, PlantError
+
+app = typer.Typer(
+    name="penstock",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train LSTM models on plant history, host them on Triton, predict live.",
+)
+
+SiteFolder = Annotated[Path, typer.Option("--site", "-s", envvar="PENSTOCK_SITE", help="Folder of the site.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+HERE = Path(".")
+
+
+def main() -> None:
+    """Entry point: runs the command, turns a PenstockError into its text and exit code 1."""
+    try:
+        app()
+    except PlantError as error:
+        sys.exit(f"penstock: {len(error.mistakes)} mistake(s)\n{error}")
+    except PenstockError as error:
+        sys.exit(f"penstock: {error}")
+    except KeyboardInterrupt:
+        sys.exit("penstock: interrupted; the same command goes on where it stopped")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"penstock {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _print(answer: dict[str, Any], as_json: bool, *tables: Any) -> None:
+    from penstock.screen import show
+
+    show(answer, as_json, *tables)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder to make.")],
+    plant: Annotated[str, typer.Option(help="A built-in plant, or a plant.toml to start from.")] = "gas-turbine",
+    as_json: Json = False,
+) -> None:
+    """Make a site: a folder that runs a plant.
+
+    Example: penstock init turbine --plant gas-turbine
+    """
+    from penstock.site import Site
+
+    site = Site.create(folder, plant)
+    _print({"site": str(site.folder), "tags": len(site.plant.tags), "models": list(site.plant.models)}, as_json)
+    if not as_json:
+        typer.echo(f"next: penstock check {folder}")
+
+
+@app.command()
+def check(
+    place: Annotated[Path, typer.Argument(help="A site's folder or a plant.toml.")] = HERE,
+    as_json: Json = False,
+) -> None:
+    """Validate plant.toml and site.toml without starting anything.
+
+    Example: penstock check turbine
+    """
+    from penstock.site import check_place
+
+    plant = check_place(place)
+    _print({"plant": plant.name, "tags": len(plant.tags), "models": list(plant.models), "mistakes": 0}, as_json)
+
+
+@app.command("import")
+def import_(
+    sources: Annotated[
+        list[str], typer.Argument(help="Files (CSV, Parquet), or a built-in data set: gas-turbine:2011-2013.")
+    ],
+    site: SiteFolder = HERE,
+    time_column: Annotated[str | None, typer.Option(help="Column of the time stamps.")] = None,
+    time_format: Annotated[str | None, typer.Option(help="strptime format of the time stamps.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="Zone of times without an offset; else the plant's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Bring history into the archive, through the journal, whether the site runs or not.
+
+    Bad rows go into rejects/ with line and reason; the good ones go in. Twice changes nothing.
+    Example: penstock import history.csv --site turbine --time-column Timestamp
+    """
+    from penstock.screen import Progress
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        for source in sources:
+            with Progress(source) as bar:
+                report = opened.load(
+                    source, time_column=time_column, time_format=time_format, timezone=timezone, progress=bar
+                )
+            _print(report, as_json)
+
+
+@app.command()
+def train(
+    models: Annotated[list[str] | None, typer.Argument(help="Models to train.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All models of the plant.")] = False,
+    site: SiteFolder = HERE,
+    start: Annotated[str | None, typer.Option(help="Begin of the training span.")] = None,
+    end: Annotated[str | None, typer.Option(help="End of the training span (not included).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most so many passes; else as plant.toml says.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train models on the archive with Dask; the results are stored, not yet live.
+
+    Example: penstock train nox tey --site turbine --end 2014
+    """
+    from penstock.screen import Progress, models_table
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        names = list(opened.plant.models) if every or not models else models
+        with Progress("train") as bar:
+            outcome = opened.train_all(
+                names, start=start, end=end, lstm={"epochs": epochs} if epochs else None, progress=bar
+            )
+        _print(
+            {"trained": [f"{a.name}@{a.version}" for a in outcome.trained], "failed": outcome.failed},
+            as_json,
+            models_table([a.card for a in outcome.trained], {}),
+        )
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def deploy(
+    models: Annotated[list[str], typer.Argument(help="NAME (its newest version) or NAME@VERSION.")],
+    site: SiteFolder = HERE,
+    as_json: Json = False,
+) -> None:
+    """Put trained models live on Triton; an older version named here is a roll-back.
+
+    A refusal says why and leaves the old version answering.
+    Example: penstock deploy nox@2 --site turbine
+    """
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        for reference in models:
+            name, _, version = reference.partition("@")
+            _print(opened.deploy(name, int(version) if version else None), as_json)
+
+
+@app.command()
+def undeploy(
+    model: Annotated[str, typer.Argument(help="Name of a live model.")],
+    site: SiteFolder = HERE,
+    as_json: Json = False,
+) -> None:
+    """Take a model off Triton; its versions stay in the store.
+
+    Example: penstock undeploy nox --site turbine
+    """
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        _print(opened.undeploy(model), as_json)
+
+
+@app.command()
+def models(site: SiteFolder = HERE, as_json: Json = False) -> None:
+    """List the trained versions of each model, and which one is live.
+
+    Example: penstock models --site turbine
+    """
+    from penstock.screen import models_table
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        cards, champions = opened.cards(), opened.models.champions()
+        _print({"models": cards, "live": champions}, as_json, models_table(cards, champions))
+
+
+@app.command()
+def tags(
+    pattern: Annotated[str, typer.Argument(help="Only names like this.")] = "*",
+    site: SiteFolder = HERE,
+    as_json: Json = False,
+) -> None:
+    """List tags with unit, newest value, its time and quality.
+
+    Example: penstock tags 'T*' --site turbine
+    """
+    from penstock.screen import tags_table
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        rows = opened.newest(pattern)
+        _print({"tags": rows}, as_json, tags_table(rows))
+
+
+@app.command()
+def stream(
+    site: SiteFolder = HERE,
+    replay: Annotated[str | None, typer.Option(help="A file or data set to replay, e.g. gas-turbine:2014.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Event seconds per second; else as fast as it goes.")] = None,
+    ticks: Annotated[int | None, typer.Option(help="End after so many ticks.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the speed layer: journal, window and score readings as they arrive.
+
+    Ends with the source, after --ticks, or on Ctrl-C; the next start goes on where it stopped.
+    Example: penstock stream --site turbine --replay gas-turbine:2014 --rate 3600
+    """
+    from penstock.screen import Progress
+    from penstock.site import Site
+
+    with Site.open(site) as opened, Progress("stream") as bar:
+        report = opened.stream(replay, rate=rate, ticks=ticks, progress=bar)
+    _print(report, as_json)
+
+
+@app.command()
+def query(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    site: SiteFolder = HERE,
+    start: Annotated[str | None, typer.Option(help="Begin: 2014-01-01, or -48h before the newest.")] = "-48h",
+    end: Annotated[str | None, typer.Option(help="End, not included.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    strict: Annotated[bool, typer.Option(help="A hole is an error, not a marked row.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Truth, prediction, reason, layer, version across the seam of the two layers.
+
+    Example: penstock query nox --site turbine --start 2014-01-05 --end 2014-01-07
+    """
+    from penstock.screen import query_table
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        answer = opened.query(model, start=start, end=end, strict=strict)
+    rows = answer.to_dataframe().reset_index()
+    if csv is not None:
+        rows.to_csv(csv, index=False)
+    summary = {
+        "model": model,
+        "rows": len(rows),
+        "seam": answer.attrs["seam"],
+        "holes": answer.attrs["holes"],
+    }
+    if as_json:
+        summary["data"] = rows.assign(time=rows["time"].astype(str)).to_dict(orient="list")
+    _print(summary, as_json, query_table(rows))
+
+
+@app.command()
+def status(site: SiteFolder = HERE, as_json: Json = False) -> None:
+    """One line per part: what runs, how far it is, what is wrong and what to do.
+
+    Example: penstock status --site turbine
+    """
+    from penstock.screen import status_table
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        parts = opened.status()
+    _print({"parts": parts}, as_json, status_table(parts))
+
+
+@app.command()
+def demo(
+    plant: Annotated[str, typer.Option(help="Built-in plant to run.")] = "gas-turbine",
+    site: Annotated[Path | None, typer.Option("--site", "-s", help="Folder of the site; else sites/PLANT.")] = None,
+    headless: Annotated[bool, typer.Option("--headless", help="Nothing but the end result.")] = False,
+    ticks: Annotated[int | None, typer.Option(help="Ticks to replay; else all there are.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Event seconds per second; else as fast as it goes.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most so many passes of training.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Import, train, deploy and replay a real plant, from nothing, with one command.
+
+    Killed and started again it goes on where it stopped.
+    Example: penstock demo --plant gas-turbine --headless --ticks 2000 --json
+    """
+    from penstock.demo import run
+
+    report = run(plant, folder=site, headless=headless, ticks=ticks, rate=rate, epochs=epochs)
+    from penstock.screen import demo_table
+
+    _print(report, as_json, demo_table(report))
+    if report["readings_lost"] or report["failed_requests"]:
+        raise typer.Exit(1)

@@ -1,0 +1,150 @@
+"""One answer across the seam: what was recomputed before it, what was said live after it.
+
+Pure: arrays in, an xarray Dataset out. It knows neither files nor engines; who
+calls it (`site.query`) reads the two views and the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from penstock.data.grid import Grid
+from penstock.data.windows import Reason
+from penstock.errors import Gap
+
+RECOMPUTED, LIVE, NEITHER = "recomputed", "live", ""
+"""Values of `layer`; NEITHER marks a hole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Part:
+    """What one layer has of one model; rows in rising tick order, gaps allowed."""
+
+    ticks: NDArray[np.int64]
+    """[n] ticks at which the predictions were made."""
+    values: NDArray[np.float32]
+    """[n, targets] in the target's unit; NaN where withheld."""
+    versions: NDArray[np.int64]
+    """[n] model version; 0 where nothing answered."""
+    reasons: NDArray[np.uint8]
+    """[n] `Reason`"""
+    filled: NDArray[np.bool_]
+    """[n] true where the window holds a carried or substituted input."""
+    sample: NDArray[np.bool_]
+    """[n] true where the tick lies in the training sample of the version that spoke."""
+
+    @classmethod
+    def nothing(cls, targets: int) -> Part:
+        """A layer that has no row."""
+        return cls(
+            ticks=np.zeros(0, np.int64),
+            values=np.zeros((0, targets), np.float32),
+            versions=np.zeros(0, np.int64),
+            reasons=np.zeros(0, np.uint8),
+            filled=np.zeros(0, bool),
+            sample=np.zeros(0, bool),
+        )
+
+    def between(self, first: int, last: int) -> Part:
+        """The rows with first <= tick < last."""
+        cut = slice(*np.searchsorted(self.ticks, [first, last]))
+        return Part(
+            ticks=self.ticks[cut],
+            values=self.values[cut],
+            versions=self.versions[cut],
+            reasons=self.reasons[cut],
+            filled=self.filled[cut],
+            sample=self.sample[cut],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Truth:
+    """The target as stored, one row per tick from `first`."""
+
+    first: int
+    values: NDArray[np.float32]
+    """[k, targets]; NaN where it is missing or flagged bad."""
+    quality: NDArray[np.uint16]
+    """[k, targets] stored quality of the cell."""
+    flags: NDArray[np.uint16]
+    """[k, targets] `quality.Flag`"""
+
+
+def merged(
+    *,
+    model: str,
+    targets: Sequence[str],
+    units: Sequence[str],
+    grid: Grid,
+    wanted: NDArray[np.int64],
+    horizon: int,
+    seam: int,
+    batch: Part,
+    speed: Part,
+    truth: Truth,
+    strict: bool = False,
+) -> xr.Dataset:
+    """Predictions made at `wanted` ticks [n, rising], indexed by the time they are *for*.
+
+    Ticks below `seam` come from `batch`; the others, and those that batch does
+    not have, from `speed`. A tick that neither has is a hole: layer "", reason
+    NO_ANSWER, NaN; with `strict` it raises Gap.
+    `truth` must cover ticks wanted[0] + horizon .. wanted[-1] + horizon.
+    """
+    n, outputs = len(wanted), len(targets)
+    values = np.full((n, outputs), np.nan, np.float32)
+    versions = np.zeros(n, np.int64)
+    reasons = np.full(n, Reason.NO_ANSWER, np.uint8)
+    filled, sample = np.zeros(n, bool), np.zeros(n, bool)
+    layer = np.full(n, NEITHER, dtype="<U10")
+    for name, part in ((LIVE, speed), (RECOMPUTED, batch.between(-(2**62), seam))):
+        to, at = _match(wanted, part.ticks)
+        values[to], versions[to], reasons[to] = part.values[at], part.versions[at], part.reasons[at]
+        filled[to], sample[to], layer[to] = part.filled[at], part.sample[at], name
+    holes = int(np.count_nonzero(layer == NEITHER))
+    if strict and holes:
+        tick = int(wanted[np.argmax(layer == NEITHER)])
+        when = np.datetime64(grid.time(tick), "ns")
+        raise Gap(f"{model}: {holes} of {n} ticks have no answer in either view, the first made at {when}Z")
+    rows = wanted + horizon - truth.first
+    return xr.Dataset(
+        {
+            "truth": (("time", "target"), truth.values[rows], {"long_name": "measured value, NaN where bad"}),
+            "quality": (
+                ("time", "target"),
+                truth.quality[rows],
+                {"long_name": "stored quality of the truth"},
+            ),
+            "flags": (
+                ("time", "target"),
+                truth.flags[rows],
+                {"long_name": "derived quality flags of the truth"},
+            ),
+            "prediction": (("time", "target"), values, {"long_name": "predicted value, NaN where withheld"}),
+            "reason": ("time", np.array([Reason(r).name for r in reasons], dtype="<U12")),
+            "layer": ("time", layer, {"long_name": "recomputed | live | empty: a hole"}),
+            "version": ("time", versions, {"long_name": "model version that answered, 0: none"}),
+            "sample": ("time", sample, {"long_name": "tick lies in the training sample of that version"}),
+            "filled": ("time", filled, {"long_name": "window holds a carried or substituted input"}),
+        },
+        coords={
+            "time": (grid.origin_ns + (wanted + horizon) * grid.period_ns).astype("datetime64[ns]"),
+            "target": list(targets),
+            "unit": ("target", list(units)),
+        },
+        attrs={"model": model, "seam": str(np.datetime64(grid.time(seam), "ns")), "holes": holes},
+    )
+
+
+def _match(wanted: NDArray[np.int64], ticks: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Positions in `wanted` and in `ticks` that hold the same tick; both rise."""
+    at = np.searchsorted(ticks, wanted)
+    inside = at < len(ticks)
+    hit = np.zeros(len(wanted), bool)
+    hit[inside] = ticks[at[inside]] == wanted[inside]
+    return np.flatnonzero(hit), at[hit]

@@ -1,0 +1,157 @@
+"""What commands print: tables for people, one JSON line for machines, progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+OUT = Console(highlight=False, soft_wrap=False)
+ERR = Console(stderr=True, highlight=False)
+QUERY_ROWS = 24
+"""Rows of a query shown to people; files and --json get all."""
+
+
+def show(answer: Mapping[str, Any], as_json: bool, *tables: Table) -> None:
+    """Print `answer` as one JSON line, or else the tables, or else its items line by line."""
+    if as_json:
+        print(json.dumps(_plain(answer)), flush=True)
+    elif tables:
+        for table in tables:
+            OUT.print(table)
+    else:
+        for key, value in answer.items():
+            OUT.print(f"{key}: {_text(value)}")
+
+
+class Progress:
+    """A progress bar on standard error; called with (done, total, text), total None while unknown."""
+
+    def __init__(self, title: str) -> None:
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=ERR,
+            transient=True,
+            disable=not ERR.is_terminal,
+        )
+        self._title = title
+        self._task = self._bar.add_task(title, total=None)
+
+    def __call__(self, done: int, total: int | None = None, text: str = "") -> None:
+        self._bar.update(self._task, completed=done, total=total, description=f"{self._title} {text}".strip())
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+
+def models_table(cards: Sequence[Mapping[str, Any]], live: Mapping[str, int]) -> Table:
+    """One row per trained version."""
+    table = _table("model", "live", "target", "trained to", "n", "MAE", "RMSE", "persistence RMSE", "skill")
+    for card in cards:
+        metrics = card["metrics"]
+        skill = 1 - metrics["rmse"] / metrics["persistence_rmse"] if metrics.get("persistence_rmse") else math.nan
+        table.add_row(
+            f"{card['name']}@{card['version']}",
+            "live" if live.get(card["name"]) == card["version"] else "",
+            ", ".join(card["spec"]["targets"]),
+            str(card["trained"]["end"])[:16],
+            str(metrics.get("n", "")),
+            *(_figure(metrics.get(key)) for key in ("mae", "rmse", "persistence_rmse")),
+            _figure(skill),
+        )
+    return table
+
+
+def tags_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per tag."""
+    table = _table("id", "tag", "unit", "value", "time", "quality")
+    for row in rows:
+        table.add_row(*(_text(row[key]) for key in ("id", "tag", "unit", "value", "time", "quality")))
+    return table
+
+
+def query_table(rows: pd.DataFrame) -> Table:
+    """The newest rows of a query."""
+    table = _table("time", "target", "truth", "prediction", "layer", "version", "reason")
+    for row in rows.tail(QUERY_ROWS).to_dict(orient="records"):
+        table.add_row(
+            str(row["time"])[:19],
+            str(row["target"]),
+            _figure(row["truth"]),
+            _figure(row["prediction"]),
+            str(row["layer"]),
+            str(row["version"] or ""),
+            "" if row["reason"] == "OK" else str(row["reason"]),
+        )
+    if len(rows) > QUERY_ROWS:
+        table.caption = f"the newest {QUERY_ROWS} of {len(rows)} rows; --csv FILE writes all"
+    return table
+
+
+def status_table(parts: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per part of a site."""
+    table = _table("part", "state", "what", "to do")
+    for part in parts:
+        table.add_row(*(_text(part.get(key, "")) for key in ("part", "state", "what", "todo")))
+    return table
+
+
+def demo_table(report: Mapping[str, Any]) -> Table:
+    """What a demo found."""
+    table = _table("model", "version", "n", "MAE", "RMSE", "persistence MAE", "persistence RMSE")
+    for name, row in report["models"].items():
+        figures = (_figure(row[key]) for key in ("mae", "rmse", "persistence_mae", "persistence_rmse"))
+        table.add_row(name, str(row["version"]), str(row["n"]), *figures)
+    table.title = f"{report['plant']}: {report['ticks']} ticks, {report['predictions']} predictions"
+    table.caption = (
+        f"readings sent {report['readings_sent']:,}, archived {report['readings_archived']:,}, "
+        f"lost {report['readings_lost']}; failed requests {report['failed_requests']}; "
+        f"first prediction after {report['seconds_to_first_prediction']} s"
+    )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=column in {"model", "part", "tag", "time"})
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.4g}"
+
+
+def _text(value: Any) -> str:
+    return _figure(value) if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no numpy: NaN becomes null."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,217 @@
+"""The engine: the one process inside Triton that executes every model.
+
+Three kinds of request (docs/architecture.md, "Triton"): alias, tick, admin.
+Requests run one after the other on Triton's thread; whatever takes long -
+loading, compiling, checking - runs on one worker thread as a job that the
+deployer polls, so that no tick waits for a deploy. Runs inside Triton, imports
+nothing of penstock.
+
+With numpy 2, `pb_utils.Tensor(name, array)` silently sends no bytes: every
+output goes out through TensorFlow's dlpack, every input is copied on arrival.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
+
+from .framing import unpack
+from .hosts import Stopped
+from .slots import Refusal, Resident, Slots, View
+from .tick import answer_tick
+
+CLAIM_S = 120.0
+"""A deploy that has not settled by then has lost its claim on the name."""
+JOBS_KEPT = 256
+
+
+class TritonPythonModel:
+    """What Triton's python backend calls."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the settings from config.pbtxt and the slots from the state folder."""
+        tf.config.threading.set_inter_op_parallelism_threads(2)
+        parameters = json.loads(args["model_config"])["parameters"]
+        settings = {k: v["string_value"] for k, v in parameters.items()}
+        self.slots = Slots(Path(settings["state"]), int(settings["capacity"]))
+        self.worker = ThreadPoolExecutor(1, "deploys")
+        self.jobs: dict[int, dict[str, Any]] = {}
+        self.claims: dict[str, tuple[str, float]] = {}
+        self.lock = threading.Lock()
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """One response per request; an error answers its own request only."""
+        return [self._respond(request) for request in requests]
+
+    def finalize(self) -> None:
+        """Let a running deploy end; the rest are dropped."""
+        self.worker.shutdown(wait=True, cancel_futures=True)
+
+    def _respond(self, request: Any) -> Any:
+        codes = pb_utils.TritonError
+        try:
+            if request.is_cancelled():
+                raise Stopped
+            return pb_utils.InferenceResponse(self._answer(request))
+        except Stopped:
+            error = codes("the caller has gone", codes.CANCELLED)
+        except (Refusal, ValueError, KeyError, IndexError) as wrong:
+            error = codes(f"engine: {wrong}", codes.INVALID_ARG)
+        except Exception as failure:  # the process serves every model: it must outlive one request
+            error = codes(f"engine: {type(failure).__name__}: {failure}", codes.INTERNAL)
+        return pb_utils.InferenceResponse(error=error)
+
+    def _answer(self, request: Any) -> list[Any]:
+        given = {t.name(): t for t in request.inputs()}
+        if "admin" in given:
+            answer = self._admin(_array(given["admin"]).tobytes())
+            return [_tensor("answer", np.frombuffer(json.dumps(answer).encode(), np.uint8))]
+        view = self.slots.view
+        if "slots" in given:
+            slots = _array(given["slots"])
+            self.slots.used_at[slots[(slots >= 0) & (slots < self.slots.capacity)]] = time.monotonic()
+            answers = answer_tick(view, slots, _array(given["shapes"]), _array(given["rows"]), request.is_cancelled)
+            return [_tensor(name, value) for name, value in answers.items()]
+        return self._alias(view, given, request)
+
+    def _alias(self, view: View, given: dict[str, Any], request: Any) -> list[Any]:
+        """``window.<slot>`` -> ``prediction.<slot>`` and ``version.<slot>``."""
+        if len(given) != 1:
+            raise ValueError(f"one window per request, not {sorted(given)}")
+        name, tensor = next(iter(given.items()))
+        slot = int(name.removeprefix("window."))
+        resident = view.residents.get(slot)
+        if resident is None:
+            raise ValueError(f"slot {slot} is empty: the model was undeployed")
+        self.slots.used_at[slot] = time.monotonic()
+        windows = _array(tensor)
+        if windows.ndim != 3 or windows.shape[1:] != resident.shape[:2] or not len(windows):
+            raise ValueError(f"{resident.name}: windows are {windows.shape}, expected [n, *{resident.shape[:2]}]")
+        values = view.hosts[resident.host].run_one(resident.row, windows, request.is_cancelled)
+        outputs = {f"prediction.{slot}": values, f"version.{slot}": np.array([resident.version], np.int64)}
+        wanted = request.requested_output_names()
+        return [_tensor(k, v) for k, v in outputs.items() if k in wanted]
+
+    def _admin(self, frame: bytes) -> dict[str, Any]:
+        header, _ = unpack(frame)
+        match header["do"]:
+            case "health":
+                return self._health()
+            case "members":
+                return self._members(header.get("known"))
+            case "canary":
+                return self._canary(header.get("name"))
+            case "job":
+                return self._job(int(header["job"]))
+            case "write" | "publish" | "withdraw" | "free" | "settle" as what:
+                return self._begin(what, header, frame)
+        raise ValueError(f"unknown admin request {header['do']!r}")
+
+    def _health(self) -> dict[str, Any]:
+        view = self.slots.view
+        return {
+            "pid": os.getpid(),
+            "generation": view.generation,
+            "capacity": self.slots.capacity,
+            "taken": len(view.residents),
+            "members": len(view.published),
+            "broken": self.slots.broken,
+        }
+
+    def _members(self, known: int | None) -> dict[str, Any]:
+        """Everything held, or only the generation when the caller has it already."""
+        view = self.slots.view
+        if known == view.generation:
+            return {"generation": view.generation}
+        live = set(view.published.values())
+        residents = [_described(r) | {"live": r.slot in live} for r in view.residents.values()]
+        return {"generation": view.generation, "residents": residents}
+
+    def _canary(self, name: str | None) -> dict[str, Any]:
+        """A golden window of a published member, what it must give, and where to ask."""
+        view = self.slots.view
+        slot = view.published.get(name) if name else next(iter(view.published.values()), None)
+        if slot is None:
+            return {"slot": -1}
+        resident = view.residents[slot]
+        windows, predictions, scale = resident.golden
+        return _described(resident) | {
+            "window": windows[:1].tolist(),
+            "prediction": predictions[:1].tolist(),
+            "scale": scale.tolist(),
+        }
+
+    def _job(self, number: int) -> dict[str, Any]:
+        with self.lock:
+            if number not in self.jobs:
+                raise ValueError(f"no job {number}: the engine was restarted meanwhile; deploy again")
+            return self.jobs[number]
+
+    def _begin(self, what: str, header: dict[str, Any], frame: bytes) -> dict[str, Any]:
+        """Queue a change for the worker; the answer names the job to poll."""
+        with self.lock:
+            number = time.monotonic_ns()
+            self.jobs[number] = {"state": "running"}
+            while len(self.jobs) > JOBS_KEPT:
+                self.jobs.pop(next(iter(self.jobs)))
+        self.worker.submit(self._work, number, what, header, frame)
+        return {"job": number}
+
+    def _work(self, number: int, what: str, header: dict[str, Any], frame: bytes) -> None:
+        try:
+            done = {"state": "done"} | self._change(what, header, frame)
+        except Refusal as refusal:
+            done = {"state": "refused", "reason": str(refusal)}
+        except Exception as failure:  # reported to the deployer, who waits for this job
+            done = {"state": "refused", "reason": f"{type(failure).__name__}: {failure}"}
+        with self.lock:
+            self.jobs[number] = done
+
+    def _change(self, what: str, header: dict[str, Any], frame: bytes) -> dict[str, Any]:
+        """Runs on the worker thread, one at a time."""
+        self._claim(header["name"], header["token"], release=what == "settle")
+        match what:
+            case "write":
+                before = self.slots.view.published.get(header["name"])
+                return {"slot": self.slots.write(frame).slot, "before": before}
+            case "publish":
+                return {"generation": self.slots.publish(header["name"], int(header["slot"]))}
+            case "withdraw":
+                before = self.slots.view.published.get(header["name"])
+                return {"generation": self.slots.withdraw(header["name"]), "before": before}
+            case "free":
+                self.slots.free(int(header["slot"]))
+        return {}
+
+    def _claim(self, name: str, token: str, *, release: bool) -> None:
+        """One deploy per name at a time; a dead deployer's claim runs out."""
+        now = time.monotonic()
+        holder, until = self.claims.get(name, (token, now))
+        if holder != token and until > now:
+            raise Refusal(f"another deploy of {name} is under way: wait for it, at most {until - now:.0f} s")
+        self.claims[name] = (token, now + CLAIM_S)
+        if release:
+            del self.claims[name]
+
+
+def _described(resident: Resident) -> dict[str, Any]:
+    keys = ("slot", "name", "version", "digest", "card", "kind", "shape")
+    return {k: getattr(resident, k) for k in keys}
+
+
+def _array(tensor: Any) -> NDArray[Any]:
+    return np.from_dlpack(tensor).copy()
+
+
+def _tensor(name: str, array: NDArray[Any]) -> Any:
+    return pb_utils.Tensor.from_dlpack(name, tf.experimental.dlpack.to_dlpack(tf.constant(array)))

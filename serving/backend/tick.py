@@ -1,0 +1,87 @@
+"""One request for all models: which windows go to which host, and the answers back in order.
+
+Vectorised over slots: python loops only over hosts, and over the members that
+sent more than one window. Runs inside Triton, imports nothing of penstock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .hosts import Stopped
+from .slots import View
+
+EMPTY, WRONG_SHAPE, FAILED = -1, -2, -3
+"""In place of a version: nobody in that slot; its windows have another shape; its model raised."""
+
+Ints = NDArray[np.int64]
+
+
+def answer_tick(
+    view: View,
+    slots: NDArray[Any],
+    shapes: NDArray[Any],
+    rows: NDArray[Any],
+    cancelled: Callable[[], bool],
+) -> dict[str, NDArray[Any]]:
+    """Slots [M], shapes [M, 2] (T, F), rows [sum T*F] float32 -> the tick's outputs.
+
+    ``widths`` [M] int32 says how many of ``values`` belong to each slot; 0 with
+    a negative version. ``values`` has one NaN at its end, so that it is never empty.
+    Raises ValueError when the lengths disagree.
+    """
+    shapes = shapes.reshape(-1, 2).astype(np.int64)
+    sizes = shapes.prod(axis=1)
+    if not len(slots) or len(shapes) != len(slots) or (shapes < 0).any() or sizes.sum() != rows.size:
+        raise ValueError(f"{len(slots)} slots, {len(shapes)} shapes, {rows.size} numbers: they do not fit together")
+    known = (slots >= 0) & (slots < len(view.table))
+    table = np.where(known[:, None], view.table[np.where(known, slots, 0)], [[-1, 0, EMPTY, 0, 0, 0, 0]])
+    fits = (table[:, 4:6] == shapes).all(axis=1)
+    versions = np.where(table[:, 0] < 0, EMPTY, np.where(fits, table[:, 2], WRONG_SHAPE))
+    widths = np.where(versions >= 0, table[:, 6], 0)
+    begins = np.concatenate([[0], np.cumsum(sizes)])
+    out_begins = np.concatenate([[0], np.cumsum(widths)])
+    values = np.full(out_begins[-1] + 1, np.nan, np.float32)
+    for number in np.unique(table[versions >= 0, 0]):
+        mine = np.flatnonzero((table[:, 0] == number) & (versions >= 0))
+        size, width = sizes[mine[0]], widths[mine[0]]
+        windows = rows[begins[mine, None] + np.arange(size)].reshape(-1, *shapes[mine[0]])
+        try:
+            answers = _run(view.hosts[view.order[int(number)]], table[mine, 1], windows, cancelled)
+        except Stopped:
+            raise
+        except Exception:  # one model's failure is its own slots' answer, not the tick's
+            versions[mine] = FAILED
+            continue
+        values[out_begins[mine, None] + np.arange(width)] = answers
+    failed = versions == FAILED
+    if failed.any():
+        values = np.append(values[:-1][np.repeat(~failed, widths)], np.float32(np.nan))
+        widths = np.where(failed, 0, widths)
+    return {
+        "values": values,
+        "widths": widths.astype(np.int32),
+        "versions": versions.astype(np.int64),
+        "members": np.where(known, table[:, 3], 0),
+        "generation": np.array([view.generation], np.int64),
+    }
+
+
+def _run(host: Any, rows: Ints, windows: NDArray[Any], cancelled: Callable[[], bool]) -> NDArray[Any]:
+    """Members with one window go together; a member with many goes alone."""
+    unique, first, counts = np.unique(rows, return_index=True, return_counts=True)
+    single = np.sort(first[counts == 1])
+    parts = []
+    if len(single):
+        parts.append((single, host.run(rows[single].astype(np.int32), windows[single], cancelled)))
+    for row in unique[counts > 1]:
+        at = np.flatnonzero(rows == row)
+        parts.append((at, host.run_one(int(row), windows[at], cancelled)))
+    out = np.empty((len(rows), parts[0][1].shape[1]), np.float32)
+    for at, y in parts:
+        out[at] = y
+    return out

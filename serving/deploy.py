@@ -1,0 +1,263 @@
+"""Deploying: from an artifact to a model that answers, over gRPC alone.
+
+    write -> golden check in the engine -> publish -> alias load -> drain -> free the old slot
+
+Until `publish` nothing that answers has changed, so a refusal costs nothing. The
+alias follows at once; whoever still names the old slot is answered by the old
+version until the drain is over. A roll-back is a deploy of an older artifact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from penstock.data.scoring import Member
+from penstock.data.windows import WindowSpec
+from penstock.errors import BadAnswer, DeadlineExceeded, ModelError, Refused, ServingError
+from penstock.serving.pool import Pool
+from penstock.serving.repository import ENGINE, alias_config
+
+POLL_S = 0.01
+CALL_S = 30.0
+"""Deadline of one admin or load call; a job's own deadline is the deployer's."""
+
+
+class Deployable(Protocol):
+    """What of `data.models.Artifact` a deploy reads."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def card(self) -> Mapping[str, Any]: ...
+    @property
+    def files(self) -> Mapping[str, bytes]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployed:
+    """A model that is live."""
+
+    name: str
+    version: int
+    slots: tuple[int, ...]
+    """Its slot, per endpoint."""
+    generation: int
+    """Of the first endpoint, after the publication."""
+    seconds: float
+    """From the call to the moment it was live everywhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Written:
+    """A slot that was written on one endpoint, not yet published."""
+
+    pool: Pool
+    slot: int
+    before: int | None
+    """The slot that the name was published in."""
+
+
+class Deployer:
+    """Deploys to every endpoint, or to none."""
+
+    def __init__(self, endpoints: Sequence[str] | str, *, deadline_s: float = 120.0, drain_s: float = 1.0) -> None:
+        """`drain_s`: how long an old slot still answers; longer than any request may take."""
+        addresses = (endpoints,) if isinstance(endpoints, str) else tuple(endpoints)
+        self._pools = [Pool(a, deadline_s=CALL_S, in_flight=4) for a in addresses]
+        self.deadline_s, self.drain_s = deadline_s, drain_s
+
+    def __enter__(self) -> Deployer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        for pool in self._pools:
+            pool.close()
+
+    def deploy(self, artifact: Deployable) -> Deployed:
+        """`artifact` answers under its name when this returns, on every endpoint.
+
+        Raises Refused with the reason, the version before it still answering;
+        ServingError when an endpoint cannot be reached.
+        """
+        begun, token = time.monotonic(), uuid.uuid4().hex
+        parts, header = _load(artifact)
+        header |= {"token": token}
+        written: list[_Written] = []
+        try:
+            for pool in self._pools:
+                told = self._job(pool, {"do": "write", **header}, parts)
+                written.append(_Written(pool=pool, slot=told["slot"], before=told["before"]))
+            generations = [self._go_live(w, artifact, header) for w in written]
+            seconds = time.monotonic() - begun
+            self._drain([(w.pool, w.before) for w in written], header)
+        except BaseException:
+            self._undo(written, header)
+            raise
+        for w in written:
+            self._job(w.pool, {"do": "settle", **_who(header)})
+        return Deployed(
+            name=artifact.name,
+            version=artifact.version,
+            slots=tuple(w.slot for w in written),
+            generation=generations[0],
+            seconds=seconds,
+        )
+
+    def undeploy(self, name: str) -> None:
+        """`name` answers no more. One that is not deployed stays so."""
+        header = {"name": name, "token": uuid.uuid4().hex}
+        old = []
+        for pool in self._pools:
+            told = self._job(pool, {"do": "withdraw", **header})
+            old.append((pool, told["before"]))
+            pool.unload(name)
+        self._drain(old, header)
+        for pool in self._pools:
+            self._job(pool, {"do": "settle", **header})
+
+    def members(self) -> list[Member]:
+        """What answers on the first endpoint, by name."""
+        return members_of(self._pools[0].admin({"do": "members"}))
+
+    def ensure(self, artifacts: Sequence[Deployable]) -> list[Deployed]:
+        """Make every endpoint hold exactly these; what is there already is left alone.
+
+        Raises Refused, naming the first artifact that was refused.
+        """
+        wanted = {a.name: a for a in artifacts}
+        done = []
+        for pool in self._pools:
+            restore(pool)
+        held = [_live(pool) for pool in self._pools]
+        for name in {name for live in held for name in live} - set(wanted):
+            self.undeploy(name)
+        for name, artifact in wanted.items():
+            digest = _load(artifact)[1]["digest"]
+            if any(live.get(name, {}).get("digest") != digest for live in held):
+                done.append(self.deploy(artifact))
+        return done
+
+    def _go_live(self, written: _Written, artifact: Deployable, header: Mapping[str, Any]) -> int:
+        told = self._job(written.pool, {"do": "publish", "slot": written.slot, **_who(header)})
+        resident = {"name": artifact.name, "version": artifact.version, "slot": written.slot, "card": artifact.card}
+        shape = next(r["shape"] for r in _residents(written.pool) if r["slot"] == written.slot)
+        _load_alias(written.pool, resident | {"shape": shape})
+        return int(told["generation"])
+
+    def _drain(self, old: Sequence[tuple[Pool, int | None]], header: Mapping[str, Any]) -> None:
+        if any(slot is not None for _, slot in old):
+            time.sleep(self.drain_s)
+        for pool, slot in old:
+            if slot is not None:
+                self._job(pool, {"do": "free", "slot": slot, **_who(header)})
+
+    def _undo(self, written: Sequence[_Written], header: Mapping[str, Any]) -> None:
+        """Back to what answered before, as far as an endpoint can be reached; the reason is raised by the caller."""
+        for w in written:
+            try:
+                if w.before is not None:
+                    self._job(w.pool, {"do": "publish", "slot": w.before, **_who(header)})
+                else:
+                    self._job(w.pool, {"do": "withdraw", **_who(header)})
+                restore(w.pool)
+                self._job(w.pool, {"do": "free", "slot": w.slot, **_who(header)})
+                self._job(w.pool, {"do": "settle", **_who(header)})
+            except (ServingError, Refused):
+                continue  # the endpoint is gone: it restores what it had published when it comes back
+
+    def _job(self, pool: Pool, command: dict[str, Any], parts: dict[str, bytes] | None = None) -> dict[str, Any]:
+        """Run a change on the engine's worker thread and wait for it.
+
+        Raises Refused with the engine's reason, DeadlineExceeded.
+        """
+        number = pool.admin(command, parts)["job"]
+        until = time.monotonic() + self.deadline_s
+        while (told := pool.admin({"do": "job", "job": number}))["state"] == "running":
+            if time.monotonic() > until:
+                raise DeadlineExceeded(f"{pool.endpoints[0]}: {command['do']} took over {self.deadline_s} s")
+            time.sleep(POLL_S)
+        if told["state"] == "refused":
+            raise Refused(f"{pool.endpoints[0]}: {command['name']}: {told['reason']}")
+        return told
+
+
+def restore(pool: Pool) -> list[str]:
+    """Load the alias of every published member that has none, or a wrong one; their names.
+
+    Triton forgets aliases when it ends; the engine remembers its slots.
+    """
+    slots = {m.name: (m.version, m.parameters.get("slot")) for m in pool.models()}
+    loaded = []
+    for name, resident in _live(pool).items():
+        if slots.get(name) != (resident["version"], resident["slot"]):
+            _load_alias(pool, resident)
+            loaded.append(name)
+    return loaded
+
+
+def members_of(told: Mapping[str, Any]) -> list[Member]:
+    """The published members in an answer to the admin request ``members``, by name."""
+    live = sorted((r for r in told["residents"] if r["live"]), key=lambda r: str(r["name"]))
+    return [
+        Member(
+            name=r["name"], version=r["version"], slot=r["slot"], spec=WindowSpec.from_json(r["card"]["spec"])
+        )
+        for r in live
+    ]
+
+
+def _residents(pool: Pool) -> list[dict[str, Any]]:
+    return list(pool.admin({"do": "members"})["residents"])
+
+
+def _live(pool: Pool) -> dict[str, dict[str, Any]]:
+    return {r["name"]: r for r in _residents(pool) if r["live"]}
+
+
+def _load_alias(pool: Pool, resident: Mapping[str, Any]) -> None:
+    name, version = resident["name"], resident["version"]
+    config = alias_config(name, resident["slot"], tuple(resident["shape"]), resident["card"])
+    pool.load(name, config, {f"file:{version}/keep": b"0"})
+    if not pool.ready(name):
+        raise BadAnswer(f"{pool.endpoints[0]}: {name}@{version} was loaded and is not ready: look into Triton's log")
+
+
+def _who(header: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": header["name"], "token": header["token"]}
+
+
+def _load(artifact: Deployable) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The artifact's files and the header that describes them.
+
+    Raises Refused when its name cannot stand on Triton, ModelError when a file is missing.
+    """
+    if artifact.name == ENGINE or not artifact.name or set(artifact.name) & set("/\\\0") or artifact.name[0] == ".":
+        raise Refused(f"a model cannot be called {artifact.name!r} on Triton: choose another name")
+    kind = str(artifact.card["kind"])
+    files = {"golden": "golden.npz"} | (
+        {"saved_model": "saved_model.zip"} if kind == "solo" else {"serving": "serving.npz"}
+    )
+    try:
+        parts = {part: artifact.files[file] for part, file in files.items()}
+    except KeyError as error:
+        raise ModelError(f"{artifact.name}@{artifact.version} has no file {error}: train it again") from error
+    digest = hashlib.sha256(b"".join(parts.values())).hexdigest()
+    header = {
+        "name": artifact.name,
+        "version": artifact.version,
+        "kind": kind,
+        "digest": f"{artifact.version}:{digest}",
+        "card": dict(artifact.card),
+    }
+    return parts, header

@@ -1,0 +1,107 @@
+"""Triton's model repository as text: the engine's folder and config, and the aliases' configs.
+
+Knows file layouts and config keys; starts nothing, talks to nobody. The engine's
+modules are byte-compiled when they are laid out: a file that appears under a
+served model's folder later makes the next alias load reload the whole engine.
+"""
+
+from __future__ import annotations
+
+import json
+import py_compile
+import shutil
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+ENGINE = "engine"
+_MODULES = ("model.py", "tick.py", "slots.py", "hosts.py", "forward.py", "framing.py")
+
+_TICK_INPUTS = (("slots", "TYPE_INT32", "-1"), ("shapes", "TYPE_INT32", "-1, 2"), ("rows", "TYPE_FP32", "-1"))
+_TICK_OUTPUTS = (
+    ("values", "TYPE_FP32", "-1"),
+    ("widths", "TYPE_INT32", "-1"),
+    ("versions", "TYPE_INT64", "-1"),
+    ("members", "TYPE_INT64", "-1"),
+    ("generation", "TYPE_INT64", "1"),
+)
+
+
+def lay_out(models: Path, state: Path, capacity: int) -> None:
+    """Write the engine's model folder afresh under `models`; `state` is where its slots are kept."""
+    folder = models / ENGINE
+    if folder.exists():
+        shutil.rmtree(folder)
+    version = folder / "1"
+    version.mkdir(parents=True)
+    source = files("penstock.serving.backend")
+    for name in _MODULES:
+        (version / name).write_bytes(source.joinpath(name).read_bytes())
+        py_compile.compile(str(version / name), doraise=True)
+    (folder / "config.pbtxt").write_text(engine_config(state, capacity))
+
+
+def engine_config(state: Path, capacity: int) -> str:
+    """config.pbtxt of the engine: every input is optional, a request gives those of its kind."""
+    inputs = [("admin", "TYPE_UINT8", "-1"), *_TICK_INPUTS]
+    inputs += [(f"window.{i}", "TYPE_FP32", "-1, -1, -1") for i in range(capacity)]
+    outputs = [("answer", "TYPE_UINT8", "-1"), *_TICK_OUTPUTS]
+    for i in range(capacity):
+        outputs += [(f"prediction.{i}", "TYPE_FP32", "-1, -1"), (f"version.{i}", "TYPE_INT64", "1")]
+    lines = ['backend: "python"', "max_batch_size: 0", "instance_group [{ kind: KIND_CPU count: 1 }]"]
+    lines += [f'input [{{ name: "{n}" data_type: {t} dims: [{d}] optional: true }}]' for n, t, d in inputs]
+    lines += [f'output [{{ name: "{n}" data_type: {t} dims: [{d}] }}]' for n, t, d in outputs]
+    for key, value in {"state": str(state), "capacity": str(capacity)}.items():
+        lines.append(f'parameters {{ key: "{key}" value: {{ string_value: {json.dumps(value)} }} }}')
+    return "\n".join(lines) + "\n"
+
+
+def alias_config(name: str, slot: int, shape: tuple[int, int, int], card: Mapping[str, Any]) -> str:
+    """Config (JSON) of the ensemble `name`, mapped to `slot`; shape is (T, F, O).
+
+    Its parameters are what a stock client needs to build the request.
+    """
+    rows, features, outputs = shape
+    parameters = {k: {"string_value": v} for k, v in alias_parameters(slot, card).items()}
+    step = {
+        "model_name": ENGINE,
+        "model_version": -1,
+        "input_map": {f"window.{slot}": "window"},
+        "output_map": {f"prediction.{slot}": "prediction", f"version.{slot}": "version"},
+    }
+    return json.dumps(
+        {
+            "name": name,
+            "platform": "ensemble",
+            "input": [{"name": "window", "data_type": "TYPE_FP32", "dims": [-1, rows, features]}],
+            "output": [
+                {"name": "prediction", "data_type": "TYPE_FP32", "dims": [-1, outputs]},
+                {"name": "version", "data_type": "TYPE_INT64", "dims": [1]},
+            ],
+            "ensemble_scheduling": {"step": [step]},
+            "parameters": parameters,
+        }
+    )
+
+
+def alias_parameters(slot: int, card: Mapping[str, Any]) -> dict[str, str]:
+    """The alias' parameters from an artifact's card: JSON texts, except for plain words."""
+    spec = card.get("spec", {})
+    features = spec.get("features", [])
+    targets = spec.get("targets", [])
+    parameters = {
+        "spec": spec,
+        "inputs": [f.get("name") for f in features],
+        "units": [f.get("unit", "") for f in features],
+        "prepare": {f.get("name"): f.get("steps", []) for f in features},
+        "step": {"ticks": spec.get("stride"), "period_ns": spec.get("period_ns")},
+        "window": spec.get("length"),
+        "target": targets,
+        "target_unit": card.get("units", []),
+        "horizon": {"ticks": spec.get("horizon"), "period_ns": spec.get("period_ns")},
+        "trained": card.get("trained", {}),
+        "snapshot": card.get("trained", {}).get("snapshot"),
+        "slot": slot,
+    }
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in parameters.items()}

@@ -1,0 +1,149 @@
+"""What the models read, shard by shard: which tags, under which rules, how far back.
+
+Written once to a small file per shard; steps name it by its digest, so that a
+task never carries a plant's tags.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.data.grid import Grid
+from penstock.data.layout import Layout
+from penstock.data.plant import Tag
+from penstock.data.quality import Rules
+from penstock.data.windows import WindowSpec
+from penstock.errors import SiteError
+
+Resolve = Callable[[Sequence[str]], NDArray[np.int32]]
+"""Tag names to ids; -1 for a name that the site does not know."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A tag as some model reads it. Two models may judge one tag by different rules: two columns."""
+
+    id: int
+    """The site's id; -1: the site has no such tag, the column stays empty."""
+    tag: Tag
+
+
+@dataclass(frozen=True, kw_only=True)  # no slots: the cached properties live in its dictionary
+class ShardPlan:
+    """The columns that one shard returns."""
+
+    shard: int
+    dtype: str
+    """"float32" | "float64" of the shard's cells."""
+    grid: Grid
+    columns: tuple[Column, ...]
+    depth: int
+    """Assessed rows that the deepest window needs, its own tick included."""
+
+    @cached_property
+    def rules(self) -> Rules:
+        """Quality rules, column for column."""
+        return Rules.of([c.tag for c in self.columns], self.grid.period_ns)
+
+    @cached_property
+    def reach(self) -> int:
+        """Ticks of cells that quality needs before a row."""
+        return self.rules.reach
+
+    @cached_property
+    def ids(self) -> NDArray[np.int32]:
+        """[columns] tag ids, -1 where the site has no such tag."""
+        return np.array([c.id for c in self.columns], np.int32)
+
+    @cached_property
+    def distinct(self) -> NDArray[np.int32]:
+        """Tag ids of the cells behind the columns, ascending, each once."""
+        return np.unique(self.ids[self.ids >= 0])
+
+    def text(self) -> str:
+        """JSON; `of_text` of it is this plan again."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def of_text(cls, text: str) -> ShardPlan:
+        """The inverse of `text`."""
+        d = json.loads(text)
+        columns = tuple(Column(id=c["id"], tag=_tag(c["tag"])) for c in d["columns"])
+        return replace(cls(**{**d, "grid": Grid(**d["grid"]), "columns": ()}), columns=columns)
+
+    def save(self, folder: Path) -> str:
+        """Write it under `folder` and return its name there. Raises SiteError."""
+        text = self.text()
+        name = f"plan-{self.shard}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.json"
+        aside = folder / f".{name}.{os.getpid()}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            aside.write_text(text)
+            aside.replace(folder / name)
+        except OSError as error:
+            raise SiteError(f"{folder}: the read plan cannot be written: {error}; check disk and rights") from error
+        return name
+
+
+@lru_cache(maxsize=64)
+def load_plan(path: Path) -> ShardPlan:
+    """A plan written by `save`; its name is its digest, so it is read once. Raises SiteError."""
+    try:
+        return ShardPlan.of_text(path.read_text())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SiteError(f"{path}: not a read plan: {error}; the running service writes it anew") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadPlan:
+    """All shards that the scorer waits for."""
+
+    shards: tuple[ShardPlan, ...]
+    """Ascending; at least one, so that ticks close even where no model reads anything."""
+    depth: int
+
+    @classmethod
+    def of(cls, specs: Sequence[WindowSpec], resolve: Resolve, layout: Layout, grid: Grid) -> ReadPlan:
+        """The union of what `specs` read."""
+        tags = list(dict.fromkeys(tag for spec in specs for tag in base_tags(spec)))
+        ids = resolve([t.name for t in tags]) if tags else np.empty(0, np.int32)
+        depth = max((spec.depth for spec in specs), default=1)
+        shard_of = layout.shard_of()
+        by_shard: dict[int, list[Column]] = {}
+        for tag, i in zip(tags, ids.tolist(), strict=True):
+            by_shard.setdefault(int(shard_of[i]) if i >= 0 else 0, []).append(Column(id=i, tag=tag))
+        shards = tuple(
+            ShardPlan(shard=s, dtype=layout.dtype(s), grid=grid, columns=tuple(c), depth=depth)
+            for s, c in sorted((by_shard or {0: []}).items())
+        )
+        return cls(shards=shards, depth=depth)
+
+    def covers(self, specs: Sequence[WindowSpec]) -> bool:
+        """Whether windows of all `specs` can be cut from what this plan reads."""
+        known = {c.tag for s in self.shards for c in s.columns}
+        return all(spec.depth <= self.depth and known.issuperset(base_tags(spec)) for spec in specs)
+
+    def place(self) -> dict[Tag, tuple[int, int]]:
+        """Where each tag's column lies: (shard, column)."""
+        return {c.tag: (s.shard, i) for s in self.shards for i, c in enumerate(s.columns)}
+
+
+def base_tags(spec: WindowSpec) -> tuple[Tag, ...]:
+    """The stored tags a model reads, with the rules of its card, in the order of ``spec.base``."""
+    by_name = {tag.name: tag for tag in spec.tags}
+    return tuple(by_name[name] for name in spec.base)
+
+
+def _tag(d: dict[str, object]) -> Tag:
+    span = d["range"]
+    d = {**d, "range": None if span is None else tuple(span), "aliases": tuple(d["aliases"])}  # type: ignore[arg-type]
+    return Tag(**d)  # type: ignore[arg-type]

@@ -1,0 +1,125 @@
+"""The assessed rows that the scorer holds, shard by shard, and the blocks cut from them.
+
+Plain arithmetic: rows come in as workers return them, and go in only when the
+tick they belong to is due, so that each tick is cut from exactly the readings
+that had come when it closed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.data.quality import Block
+from penstock.data.windows import WindowSpec
+from penstock.errors import JournalError
+from penstock.speed.plan import ReadPlan, base_tags
+from penstock.speed.shard import Rows
+
+
+class ShardRows:
+    """One shard's newest rows, and those that wait for their tick."""
+
+    def __init__(self, first: int, depth: int, columns: int) -> None:
+        """Rows from tick `first` on; `depth` rows stay behind the newest one needed."""
+        self.first = first
+        self.closed: int | None = None
+        """Rows applied reach up to this tick."""
+        self._depth = depth
+        self._values = np.empty((0, columns), np.float32)
+        self._flags = np.empty((0, columns), np.uint16)
+        self._waiting: deque[Rows] = deque()
+        self._position: deque[tuple[int, int]] = deque()
+
+    def add(self, rows: Rows) -> None:
+        """Keep rows, in the order of the log."""
+        self._waiting.append(rows)
+
+    def ready(self) -> int | None:
+        """Ticks below can be brought up to date; None where nothing has come."""
+        return self._waiting[-1].closed if self._waiting else self.closed
+
+    def backlog(self) -> int:
+        """Values that wait."""
+        return sum(r.block.values.size for r in self._waiting)
+
+    def bring_up(self, tick: int) -> int:
+        """Apply rows until `tick` is closed, not one more; one past the newest tick now closed.
+
+        A later correction of closed ticks thus waits until every tick before it has been cut.
+        """
+        while self.closed is None or self.closed <= tick:
+            rows = self._waiting.popleft()
+            self._apply(rows.block, keep=tick - self._depth)
+            self._position.extend(rows.closes)
+            self.closed = rows.closed
+        return self.closed
+
+    def position(self, tick: int) -> int:
+        """Sequence of the decision that closed `tick`, which must be at or after the last one asked for."""
+        while self._position[0][0] <= tick:
+            self._position.popleft()
+        return self._position[0][1]
+
+    def part(self, first: int, last: int, columns: list[int]) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+        """Values and flags [last - first, columns] of ticks first..last-1."""
+        rows = slice(first - self.first, last - self.first)
+        return self._values[rows][:, columns], self._flags[rows][:, columns]
+
+    def _apply(self, block: Block, keep: int) -> None:
+        if len(self._values) and block.first > self.first + len(self._values):
+            raise JournalError(
+                f"rows begin at tick {block.first}, but {self.first + len(self._values)} was due; read the log again"
+            )
+        head = max(0, block.first - self.first) if len(self._values) else 0
+        drop = min(max(0, keep - self.first), head)
+        self._values = np.concatenate([self._values[drop:head], block.values])
+        self._flags = np.concatenate([self._flags[drop:head], block.flags])
+        self.first = self.first + drop if head else block.first
+
+
+class Newest:
+    """All shards' rows under one read plan."""
+
+    def __init__(self, plan: ReadPlan, first: int) -> None:
+        """`first`: the first tick that will be cut."""
+        self.shards = {s.shard: ShardRows(first, plan.depth, len(s.columns)) for s in plan.shards}
+        self._place = plan.place()
+
+    def add(self, shard: int, rows: tuple[Rows, ...]) -> None:
+        """Keep what a step returned."""
+        for r in rows:
+            self.shards[shard].add(r)
+
+    def backlog(self) -> int:
+        """Values that wait, over all shards."""
+        return sum(s.backlog() for s in self.shards.values())
+
+    def ready(self, tick: int) -> bool:
+        """Whether every shard has closed `tick`."""
+        return all((closed := s.ready()) is not None and closed > tick for s in self.shards.values())
+
+    def bring_up(self, tick: int) -> int:
+        """Bring every shard up to `tick`; ticks tick..returned-1 may then be cut together."""
+        return min(s.bring_up(tick) for s in self.shards.values())
+
+    def position(self, tick: int) -> int:
+        """Sequence of the decision that closed `tick`."""
+        return next(iter(self.shards.values())).position(tick)
+
+    def block(self, spec: WindowSpec, first: int, last: int) -> Block:
+        """The columns of a model's base tags, ticks first..last-1; begins later where rows do."""
+        places = [self._place[tag] for tag in base_tags(spec)]
+        used = sorted({shard for shard, _ in places})
+        first = max([first, *(self.shards[s].first for s in used)])
+        values = np.empty((last - first, len(places)), np.float32)
+        flags = np.empty((last - first, len(places)), np.uint16)
+        for shard in used:
+            mine = [i for i, (s, _) in enumerate(places) if s == shard]
+            columns = [places[i][1] for i in mine]
+            values[:, mine], flags[:, mine] = self.shards[shard].part(first, last, columns)
+        return Block(first=first, tags=spec.base, values=values, flags=flags)
+
+

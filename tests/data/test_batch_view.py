@@ -1,0 +1,124 @@
+"""The batch view's repository: spans replaced in one commit, read back exactly."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from penstock.data.batch_view import BatchView, Recomputed
+from penstock.errors import ArchiveError
+
+
+def rows(ticks: list[int], version: int = 1, outputs: int = 2) -> Recomputed:
+    t = np.array(ticks, np.int64)
+    return Recomputed(
+        ticks=t,
+        values=(t[:, None] * 10 + version + np.arange(outputs)).astype(np.float32),
+        versions=np.full(len(t), version, np.int64),
+        reasons=(t % 3).astype(np.uint8),
+        filled=t % 2 == 0,
+        sample=t < 50,
+    )
+
+
+def same(found: Recomputed, expected: Recomputed) -> None:
+    for name, array in expected.columns().items():
+        got = found.columns()[name]
+        assert got.dtype == array.dtype, name
+        np.testing.assert_array_equal(got, array)
+
+
+def opened(folder: Path) -> BatchView:
+    view = BatchView.open(folder)
+    assert view is not None
+    return view
+
+
+def test_nothing_computed_yet(tmp_path: Path) -> None:
+    assert BatchView.open(tmp_path / "nox") is None
+
+
+def test_written_rows_come_back(tmp_path: Path) -> None:
+    BatchView.write(tmp_path, rows([2, 5, 9]), first=0, last=12, attributes={"model": "nox", "version": 1})
+    view = opened(tmp_path)
+    same(view.read(0, 100), rows([2, 5, 9]))
+    same(view.read(5, 9), rows([5]))
+    same(view.read(6, 6), Recomputed.nothing(2))
+    same(view.read(9, 2), Recomputed.nothing(2))
+    assert view.seam == 12
+    assert view.attributes == {"model": "nox", "version": 1, "start": 0, "seam": 12}
+
+
+def test_an_opened_view_does_not_move(tmp_path: Path) -> None:
+    BatchView.write(tmp_path, rows([1]), first=0, last=2, attributes={})
+    before = opened(tmp_path)
+    BatchView.write(tmp_path, rows([3], 2), first=2, last=4, attributes={})
+    same(before.read(0, 9), rows([1]))
+    assert before.seam == 2
+    assert opened(tmp_path).seam == 4
+
+
+def test_rows_outside_the_span_or_of_another_width_are_refused(tmp_path: Path) -> None:
+    BatchView.write(tmp_path, rows([1]), first=0, last=2, attributes={})
+    for ticks in ([5, 4], [1, 20]):
+        with pytest.raises(ArchiveError, match="must rise inside"):
+            BatchView.write(tmp_path, rows(ticks), first=0, last=10, attributes={})
+    with pytest.raises(ArchiveError, match="targets changed"):
+        BatchView.write(tmp_path, rows([3], outputs=1), first=2, last=10, attributes={})
+    same(opened(tmp_path).read(0, 10), rows([1]))
+
+
+Span = tuple[int, int, set[int]]
+
+
+@st.composite
+def spans(draw: st.DrawFn) -> Span:
+    first = draw(st.integers(0, 40))
+    last = draw(st.integers(first, 60))
+    return first, last, draw(st.sets(st.integers(first, last - 1))) if last > first else set()
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(writes=st.lists(spans(), min_size=1, max_size=5))
+def test_a_view_is_a_dictionary_by_tick(tmp_path_factory: pytest.TempPathFactory, writes: list[Span]) -> None:
+    folder = tmp_path_factory.mktemp("view")
+    model: dict[int, int] = {}
+    for version, (first, last, ticks) in enumerate(writes, start=1):
+        BatchView.write(folder, rows(sorted(ticks), version), first=first, last=last, attributes={"version": version})
+        model = {t: v for t, v in model.items() if not first <= t < last} | dict.fromkeys(ticks, version)
+    found = opened(folder).read(0, 100)
+    assert dict(zip(found.ticks.tolist(), found.versions.tolist(), strict=True)) == model
+    assert found.ticks.tolist() == sorted(model)
+    np.testing.assert_array_equal(found.values[:, 0], found.ticks * 10 + found.versions)
+    assert opened(folder).seam == max(last for _, last, _ in writes)
+
+
+def write_for_ever(folder: Path) -> None:
+    for version in range(1, 1000):
+        BatchView.write(folder, rows(list(range(200)), version), first=0, last=200, attributes={"version": version})
+
+
+def test_kill_9_between_commits_leaves_one_whole_version(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    for pause in (0.05, 0.13, 0.31):
+        writer = context.Process(target=write_for_ever, args=(tmp_path,))
+        writer.start()
+        assert writer.pid is not None
+        deadline = time.monotonic() + 30
+        while BatchView.open(tmp_path) is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(pause)
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join(10)
+        view = opened(tmp_path)
+        found = view.read(0, 200)
+        assert len(found.ticks) == 200
+        assert set(found.versions.tolist()) == {view.attributes["version"]}

@@ -1,0 +1,59 @@
+"""Every command explains itself, and a mistake ends with a remedy instead of a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from penstock.cli import app
+
+COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def penstock(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "penstock", *words], capture_output=True, text=True, timeout=120, cwd=cwd
+    )
+
+
+def test_the_commands_are_these() -> None:
+    wanted = {"init", "check", "import", "train", "deploy", "models", "tags", "stream", "query", "status", "demo"}
+    assert wanted <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help_and_an_example(name: str) -> None:
+    command = get_command(app).commands[name]  # type: ignore[attr-defined]
+    assert command.help
+    assert f"Example: penstock {name}" in command.help
+    for option in command.params:
+        assert option.name == "help" or getattr(option, "help", None), f"{name}: {option.name} has no help"
+
+
+def test_init_check_models_tags_status_of_a_new_site(tmp_path: Path) -> None:
+    made = penstock("init", "turbine", "--json", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout.splitlines()[-1])["tags"] == 11
+    for words in (["check", "turbine"], ["models", "-s", "turbine"], ["tags", "-s", "turbine"], ["status", "-s", "turbine"]):
+        run = penstock(*words, "--json", cwd=tmp_path)
+        assert run.returncode == 0, run.stderr
+        json.loads(run.stdout.splitlines()[-1])
+
+
+def test_a_mistake_is_named_with_its_remedy(tmp_path: Path) -> None:
+    penstock("init", "turbine", cwd=tmp_path)
+    run = penstock("train", "noxx", "-s", "turbine", cwd=tmp_path)
+    assert run.returncode == 1
+    assert "Did you mean 'nox'?" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_folder_that_is_no_site_says_what_to_do(tmp_path: Path) -> None:
+    run = penstock("models", "-s", str(tmp_path))
+    assert run.returncode == 1
+    assert "penstock init" in run.stderr
