@@ -81,9 +81,7 @@ def fit(net: Network, sample: Sample, settings: LstmSpec, report: Report | None 
     return Fitted(epochs=epoch, best_epoch=best_epoch, loss=best)
 
 
-def _epoch(
-    raw: Any, sample: Sample, wanted: NDArray[np.float32], size: int, order: np.random.Generator
-) -> None:
+def _epoch(raw: Any, sample: Sample, wanted: NDArray[np.float32], size: int, order: np.random.Generator) -> None:
     """One pass in random order; the few windows of the last short batch wait for another epoch's order."""
     shuffled = order.permutation(len(sample.train))
     for start in range(0, len(shuffled) - size + 1, size):

@@ -123,14 +123,10 @@ def draft_of(model: keras.Model, *, name: str, card: Mapping[str, Any], windows:
     golden = Golden(windows=windows, predictions=predictions, scale=scale)
     if network.is_ours(model):
         serving = network.weights_of(model)
-        return Draft(
-            name=name, kind="lstm", card=card, keras=network.to_bytes(model), golden=golden, serving=serving
-        )
+        return Draft(name=name, kind="lstm", card=card, keras=network.to_bytes(model), golden=golden, serving=serving)
     content = export(model)
     _same(name, content, golden)
-    return Draft(
-        name=name, kind="solo", card=card, keras=network.to_bytes(model), golden=golden, saved_model=content
-    )
+    return Draft(name=name, kind="solo", card=card, keras=network.to_bytes(model), golden=golden, saved_model=content)
 
 
 def _same(name: str, content: bytes, golden: Golden) -> None:

@@ -13,8 +13,8 @@ from penstock.data import windows
 from penstock.data.archive import Archive
 from penstock.data.plant import Tag
 from penstock.data.quality import Block, Rules, assess
-from penstock.data.windows import Windows
 from penstock.data.window_spec import WindowSpec
+from penstock.data.windows import Windows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

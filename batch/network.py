@@ -82,9 +82,7 @@ class Unscale(layers.Layer):  # type: ignore[misc]
         outputs, features = shapes[0][-1], shapes[1][-1]
         self.scale = self.add_weight(name="scale", shape=(outputs,), initializer="ones", trainable=False)
         self.shift = self.add_weight(name="shift", shape=(outputs,), initializer="zeros", trainable=False)
-        self.last = self.add_weight(
-            name="last", shape=(features, outputs), initializer="zeros", trainable=False
-        )
+        self.last = self.add_weight(name="last", shape=(features, outputs), initializer="zeros", trainable=False)
 
     def call(self, inputs: tuple[Any, Any]) -> Any:
         """[N, O] and [N, T, F] to [N, O]."""
@@ -136,13 +134,9 @@ def wrapped(body: keras.Model, length: int, features: int, outputs: int) -> Netw
     try:
         raw = body(ScaleWindow(name="scale")(x))
     except (ValueError, TypeError) as error:
-        raise ModelError(
-            f"the network does not take windows of [N, {length}, {features}]: {error}"
-        ) from error
+        raise ModelError(f"the network does not take windows of [N, {length}, {features}]: {error}") from error
     if tuple(raw.shape) != (None, outputs):
-        raise ModelError(
-            f"the network gives {tuple(raw.shape)}; it must give (None, {outputs}): one column per target"
-        )
+        raise ModelError(f"the network gives {tuple(raw.shape)}; it must give (None, {outputs}): one column per target")
     return _closed(x, raw)
 
 

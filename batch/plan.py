@@ -64,9 +64,7 @@ class Wish:
     """Fields of `LstmSpec` to override, e.g. ``{"units": 96}``."""
 
 
-def plan(
-    plant: Plant, history: History, ids: Mapping[str, int], wish: Wish, *, home: Path, created: str
-) -> list[Job]:
+def plan(plant: Plant, history: History, ids: Mapping[str, int], wish: Wish, *, home: Path, created: str) -> list[Job]:
     """The jobs, dearest first, so that the last worker does not wait for the longest.
 
     `ids` maps tag names to registry ids; `home` is the folder that `network` paths are relative to.
@@ -125,16 +123,12 @@ def _settings(model: ModelSpec, overrides: Mapping[str, Any]) -> LstmSpec:
         if key not in known:
             near = nearest(key, known)
             hint = f" Did you mean {near!r}?" if near else ""
-            raise ModelError(
-                f"model {model.name!r}: lstm has no setting {key!r}; allowed: {', '.join(known)}.{hint}"
-            )
+            raise ModelError(f"model {model.name!r}: lstm has no setting {key!r}; allowed: {', '.join(known)}.{hint}")
     settings = replace(model.lstm, **overrides)
     if min(settings.units, settings.layers, settings.epochs, settings.batch) < 1:
         raise ModelError(f"model {model.name!r}: lstm units, layers, epochs and batch must be at least 1")
     if not 0.0 < settings.validation < 1.0 or settings.learning_rate <= 0:
-        raise ModelError(
-            f"model {model.name!r}: lstm validation must lie between 0 and 1, learning_rate above 0"
-        )
+        raise ModelError(f"model {model.name!r}: lstm validation must lie between 0 and 1, learning_rate above 0")
     return settings
 
 

@@ -33,6 +33,8 @@ class Sample:
     """[a, O] truth at the predicted time."""
     base: Float32
     """[a, O] what a prediction is a change from; 0 where it is not a change."""
+    relative: Float32
+    """[F] 1 for the columns that the network takes relative to their last row, else 0."""
     persistence: Float32
     """[a, O] newest target known then; NaN where the model runs without truth."""
     train: NDArray[np.intp]
@@ -47,10 +49,11 @@ class Sample:
         return self.y[at] - self.base[at]
 
     def batches(self, at: NDArray[np.intp], size: int = 1024) -> Iterator[tuple[Float32, Float32]]:
-        """(x, change) of the windows at positions `at`, copied `size` at a time."""
+        """(x, change) of the windows at positions `at`, `size` at a time; x relative as the network takes it."""
         for start in range(0, len(at), size):
             part = at[start : start + size]
-            yield self.x[part], self.change(part)
+            x = self.x[part]
+            yield x - self.relative * x[:, -1:, :], self.change(part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +95,8 @@ def demand(train: int, validation: int, dropped: Dropped, name: str) -> None:
         )
 
 
-def input_scaling(sample: Sample, relative: Float32) -> tuple[Float32, Float32]:
-    """`mean` [F] and `inv` [F] of the training windows, the last row taken off where `relative`.
+def input_scaling(sample: Sample) -> tuple[Float32, Float32]:
+    """`mean` [F] and `inv` [F] of the training windows, the last row taken off where relative.
 
     Up to 4,096 windows spread evenly over the training part are looked at. A
     column that never moves gets inv 0: it says nothing, and live it must not
@@ -101,7 +104,7 @@ def input_scaling(sample: Sample, relative: Float32) -> tuple[Float32, Float32]:
     """
     spread = np.linspace(0, len(sample.train) - 1, min(_SCALING_WINDOWS, len(sample.train))).astype(np.intp)
     x = sample.x[sample.train[spread]].astype(np.float64)
-    x -= relative * x[:, -1:, :]
+    x -= sample.relative * x[:, -1:, :]
     mean, std = x.mean(axis=(0, 1)), x.std(axis=(0, 1))
     return mean.astype(np.float32), _inverse(std, mean)
 

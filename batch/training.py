@@ -58,12 +58,15 @@ def sampled(job: Job, history: Past) -> Sample:
     train_at, validate_at, tick = split(history.ends, good, job.lstm.validation, gap)
     demand(len(train_at), len(validate_at), _dropped(history), job.name)
     _, past_columns = relations(job)
+    relative = np.zeros(len(spec.features), np.float32)
+    relative[past_columns] = 1
     base = history.windows.x[:, -1, :][:, past_columns] if len(past_columns) else np.zeros_like(history.y)
     return Sample(
         ends=history.ends,
         x=history.windows.x,
         y=history.y,
         base=base,
+        relative=relative,
         persistence=history.newest if _knows_truth(spec) else np.full_like(history.y, np.nan),
         train=train_at,
         validation=validate_at,
@@ -100,12 +103,10 @@ def _dropped(history: Past) -> Dropped:
 
 
 def _scaling(job: Job, sample: Sample) -> Scaling:
-    last, past_columns = relations(job)
-    relative = np.zeros(len(job.spec.features), np.float32)
-    relative[past_columns] = 1
-    mean, inv = input_scaling(sample, relative)
+    last, _ = relations(job)
+    mean, inv = input_scaling(sample)
     scale, shift = output_scaling(sample)
-    return Scaling(relative=relative, mean=mean, inv=inv, scale=scale, shift=shift, last=last)
+    return Scaling(relative=sample.relative, mean=mean, inv=inv, scale=scale, shift=shift, last=last)
 
 
 def _network(job: Job) -> Network:

@@ -7,15 +7,15 @@ id only; names come from the caller. Writing is in `committer`, the way from the
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+
 from penstock.data.archive_repository import (
     BRANCH,
     DTYPES,
@@ -27,57 +27,21 @@ from penstock.data.archive_repository import (
     translated,
 )
 from penstock.data.grid import Cells, Grid
-from penstock.data.record import Totals
+from penstock.data.head import Head
 from penstock.errors import ArchiveError
 
 if TYPE_CHECKING:
     import xarray as xr
+
     from penstock.data.committer import Committer
     from penstock.data.plant import Tag
+
+__all__ = ["Archive", "Head", "View"]
 
 FORMAT = 1
 READ_CELLS = 1 << 24
 """Cells decoded at a time when only some columns of a chunk are wanted."""
 SNAPSHOTS_OPEN = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """One commit: what the archive held then."""
-
-    snapshot: str
-    """Its id: the lineage of whatever is computed from it."""
-    position: int
-    """Journal sequence; all below are in."""
-    closed: int | None
-    """Ticks below are closed, as of `position`; None: no clock decision yet."""
-    source_offsets: Mapping[str, int] = field(default_factory=dict)
-    totals: Mapping[str, Totals] = field(default_factory=dict)
-    span: tuple[int, int] = (0, 0)
-    """First tick and one past the last tick that hold a reading; equal when there is none."""
-
-    def metadata(self) -> dict[str, Any]:
-        """As a commit carries it."""
-        return {
-            "position": self.position,
-            "closed": self.closed,
-            "source_offsets": dict(self.source_offsets),
-            "totals": {s: [t.accepted, t.rejected, t.quarantined] for s, t in self.totals.items()},
-            "span": list(self.span),
-        }
-
-    @classmethod
-    def of(cls, snapshot: str, said: Mapping[str, Any]) -> Head:
-        """From a commit's metadata."""
-        totals = {s: Totals(accepted=t[0], rejected=t[1], quarantined=t[2]) for s, t in said["totals"].items()}
-        return cls(
-            snapshot=snapshot,
-            position=said["position"],
-            closed=said["closed"],
-            source_offsets=dict(said["source_offsets"]),
-            totals=totals,
-            span=(said["span"][0], said["span"][1]),
-        )
 
 
 class View:
@@ -106,6 +70,8 @@ class Archive:
         self.folder = folder
         self._repository = repository(folder, create=create)
         self._views: dict[str, View] = {}
+        self.flushed: str | None = None
+        """The newest commit that this process knows to be on disk."""
         self._mutex = threading.Lock()
         with translated(folder):
             # A creation that was killed half-way has a repository, but no commit of ours.

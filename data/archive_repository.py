@@ -21,10 +21,10 @@ from typing import Any
 import icechunk
 import numpy as np
 import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
 from penstock.data.grid import Grid
 from penstock.errors import ArchiveError
-from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.errors import BaseZarrError
 
 ARRAYS = {"value": np.nan, "quality": 0, "offset": 0}
 """The arrays of a segment and what an empty cell holds."""
@@ -77,8 +77,10 @@ def translated(folder: Path) -> Iterator[None]:
     except icechunk.IcechunkError as error:
         text = str(error).strip().splitlines()
         raise ArchiveError(f"{folder}: {text[0].strip(' x') if text else 'icechunk failed'}") from error
-    except (BaseZarrError, OSError, RuntimeError) as error:
-        raise ArchiveError(f"{folder}: cannot be read or written ({error})") from error
+    except (ValueError, KeyError) as error:  # Zarr's own errors, and its checksum codec's, are these
+        raise ArchiveError(f"{folder}: damaged ({error}); restore it from a copy") from error
+    except (OSError, RuntimeError) as error:
+        raise ArchiveError(f"{folder}: cannot be read or written ({error}); look after the disk") from error
 
 
 def repository(folder: Path, *, create: bool) -> icechunk.Repository:
@@ -92,10 +94,10 @@ def repository(folder: Path, *, create: bool) -> icechunk.Repository:
         storage = icechunk.local_filesystem_storage(str(folder))
         if not create and not icechunk.Repository.exists(storage):
             raise ArchiveError(f"{folder}: holds no archive; create the site first")
-        dimension = icechunk.ManifestSplitDimCondition.DimensionName("time")
-        split = {icechunk.ManifestSplitCondition.AnyArray(): {dimension: SPLIT_CHUNKS}}
+        along_time = ((icechunk.ManifestSplitDimCondition.DimensionName("time"), SPLIT_CHUNKS),)
+        split = ((icechunk.ManifestSplitCondition.AnyArray(), along_time),)
         config = icechunk.RepositoryConfig.default()
-        config.manifest = icechunk.ManifestConfig(splitting=icechunk.ManifestSplittingConfig.from_dict(split))
+        config.manifest = icechunk.ManifestConfig(splitting=icechunk.ManifestSplittingConfig(split))
         opener = icechunk.Repository.open_or_create if create else icechunk.Repository.open
         return opener(storage, config=config)
 

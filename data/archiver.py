@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
 from penstock.data.archive import Archive, Head
 from penstock.data.archive_repository import DTYPES
 from penstock.data.committer import Committer

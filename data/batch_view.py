@@ -17,10 +17,12 @@ import icechunk
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.errors import GroupNotFoundError
+
 from penstock.data.archive_repository import BRANCH, sync_filesystem, translated
 from penstock.data.durable import locked
 from penstock.errors import ArchiveBusy, ArchiveError
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
 CHUNK = 65_536
 """Rows per chunk."""
@@ -87,13 +89,14 @@ class BatchView:
         if repository is None:
             return None
         with translated(folder):
-            root = zarr.open_group(repository.readonly_session(BRANCH).store, mode="r")
-            return cls(folder, root) if "ticks" in root else None
+            try:
+                root = zarr.open_group(repository.readonly_session(BRANCH).store, mode="r")
+            except GroupNotFoundError:  # killed between making the repository and its first commit
+                return None
+            return cls(folder, root)
 
     @classmethod
-    def write(
-        cls, folder: Path, rows: Recomputed, *, first: int, last: int, attributes: Mapping[str, Any]
-    ) -> None:
+    def write(cls, folder: Path, rows: Recomputed, *, first: int, last: int, attributes: Mapping[str, Any]) -> None:
         """Put `rows` in the place of whatever the view has in ticks first..last-1, in one commit.
 
         `attributes` (JSON values: model, version, snapshot, horizon) replace the old ones; `start` and `seam`,
@@ -110,7 +113,10 @@ class BatchView:
                 session = repository.writable_session(BRANCH)
                 root = zarr.open_group(session.store, mode="a")
                 _splice(root, rows, first, last)
-                span = {"start": min(first, _bound(root, "start", first)), "seam": max(last, _bound(root, "seam", last))}
+                span = {
+                    "start": min(first, _bound(root, "start", first)),
+                    "seam": max(last, _bound(root, "seam", last)),
+                }
                 root.attrs.put({**attributes, **span})
                 session.commit("recomputed", metadata=span)
                 sync_filesystem(folder)

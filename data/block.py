@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
 from penstock.errors import QueryError, nearest
 
 

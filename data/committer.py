@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+
 from penstock.data.archive import Archive, Head, View
 from penstock.data.archive_repository import (
     ARRAYS,
@@ -46,6 +47,12 @@ class Committer:
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
         self.head = archive.head()
+        if archive.flushed != self.head.snapshot:  # whoever committed it may have died before its flush
+            sync_filesystem(archive.folder)
+            archive.flushed = self.head.snapshot
+        self._session: Any
+        self._view: View
+        self._span: tuple[int, int]
         self._start()
 
     def admit(self, double: NDArray[np.bool_]) -> None:
@@ -151,6 +158,7 @@ class Committer:
             self.archive.repository.reset_branch(BRANCH, snapshot, from_snapshot_id=self.head.snapshot)
             sync_filesystem(self.archive.folder)
         self.head = replace(head, snapshot=snapshot)
+        self.archive.flushed = snapshot
         self._start()
         return self.head
 

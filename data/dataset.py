@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
-from penstock.data.archive_repository import ARRAYS
-from penstock.data.frame import BAD, UNCERTAIN
-from penstock.data.grid import LATE, PRESENT
-from penstock.data.plant import Tag
 from xarray.backends import BackendArray
 from xarray.core import indexing
+
+from penstock.data.archive_repository import ARRAYS
+from penstock.data.frame import BAD, UNCERTAIN
+from penstock.data.grid import LATE, PRESENT, Grid
+from penstock.data.plant import Tag
 
 if TYPE_CHECKING:
     from penstock.data.archive import Archive
@@ -55,8 +56,13 @@ class StoredArray(BackendArray):
         first, last = (int(flat.min()), int(flat.max()) + 1) if len(flat) else (0, 0)
         out = np.full((last - first, np.size(tags)), ARRAYS[self.which], self.dtype)
         self.archive.read_into(out, self.which, np.atleast_1d(tags), first, self.archive.view(self.snapshot))
-        got = out[ticks - first]
-        return got[..., 0] if np.ndim(tags) == 0 else got
+        got: NDArray[Any] = out[ticks - first]
+        return np.asarray(got[..., 0] if np.ndim(tags) == 0 else got)
+
+
+def _first_tick(grid: Grid, time_ns: int) -> int:
+    """The first tick at or after a time."""
+    return grid.tick_of(time_ns + grid.period_ns - 1)
 
 
 def lazy_dataset(
@@ -70,8 +76,8 @@ def lazy_dataset(
 ) -> xr.Dataset:
     """`Archive.dataset`."""
     head = archive.head() if snapshot is None else archive.commit(snapshot)
-    first = head.span[0] if start is None else -archive.grid.tick_of(-start)
-    last = head.span[1] if end is None else -archive.grid.tick_of(-end)
+    first = head.span[0] if start is None else _first_tick(archive.grid, start)
+    last = head.span[1] if end is None else _first_tick(archive.grid, end)
     span = (first, max(last, first))
 
     def variable(which: str, attrs: dict[str, Any]) -> xr.Variable:

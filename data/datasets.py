@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
+
 from penstock.data.plant import HOUR_NS
 from penstock.errors import SourceError, nearest
 
@@ -87,9 +88,7 @@ def gas_turbine(years: Sequence[int] | None = None, folder: Path | None = None) 
     for year in sorted(present if years is None else set(years)):
         if year not in present:
             have = ", ".join(map(str, present)) or "none"
-            raise SourceError(
-                f"{folder}: no gt_{year}.csv; years here: {have}. Name another year or add the file"
-            )
+            raise SourceError(f"{folder}: no gt_{year}.csv; years here: {have}. Name another year or add the file")
         yield _read(present[year], year)
 
 
@@ -120,7 +119,7 @@ def gas_turbine_folder(environ: Mapping[str, str] = os.environ) -> Path:
         looked = ", ".join(str(place) for place in places)
         raise SourceError(
             f"gas-turbine data: not in {looked}, and {GAS_TURBINE_URL} cannot be read ({error});"
-            " put gt_2011.csv ... gt_2015.csv into a folder gas_turbine/ and set PENSTOCK_DATASETS to its parent"
+            " put gt_2011.csv ... gt_2015.csv into gas_turbine/ and set PENSTOCK_DATASETS to its parent"
         ) from error
     return cache
 
@@ -141,8 +140,8 @@ def _download(folder: Path) -> None:
     unpack(archive, folder)
 
 
-def unpack(archive: bytes, folder: Path) -> None:
-    """The published zip -> gt_*.csv in `folder`, whole or not at all.
+def unpack(archive: bytes, folder: Path, sha256s: Mapping[str, str] = GAS_TURBINE_SHA256) -> None:
+    """The published zip -> the files of `sha256s` in `folder`, whole or not at all.
 
     Raises SourceError when a file is missing or its sha256 is not the published one.
     """
@@ -152,12 +151,10 @@ def unpack(archive: bytes, folder: Path) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as content:
             inside = {Path(name).name: name for name in content.namelist()}
-            for file, sha256 in GAS_TURBINE_SHA256.items():
+            for file, sha256 in sha256s.items():
                 body = content.read(inside[file]) if file in inside else b""
                 if hashlib.sha256(body).hexdigest() != sha256:
-                    raise SourceError(
-                        f"gas-turbine data: {file} is not the published file; download it by hand"
-                    )
+                    raise SourceError(f"gas-turbine data: {file} is not the published file; download it by hand")
                 (aside / file).write_bytes(body)
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)

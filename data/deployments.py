@@ -52,9 +52,7 @@ class Registry:
     def record(self, name: str, version: int, action: Action, who: str, at: str | None) -> None:
         """Append one row, durable when this returns."""
         if action not in get_args(Action):
-            raise ModelError(
-                f"deployment of {name!r}: action {action!r}; allowed: {', '.join(get_args(Action))}"
-            )
+            raise ModelError(f"deployment of {name!r}: action {action!r}; allowed: {', '.join(get_args(Action))}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as db:
             db.execute("PRAGMA journal_mode = WAL")
@@ -65,9 +63,7 @@ class Registry:
                 db.execute("INSERT INTO deployments (name, version, action, who) VALUES (?, ?, ?, ?)", row)
             else:
                 row = (name, version, action, who, at)
-                db.execute(
-                    "INSERT INTO deployments (name, version, action, who, at) VALUES (?, ?, ?, ?, ?)", row
-                )
+                db.execute("INSERT INTO deployments (name, version, action, who, at) VALUES (?, ?, ?, ?, ?)", row)
 
     def history(self, name: str | None = None) -> list[Deployment]:
         """Rows of one name, or all, oldest first."""
@@ -77,8 +73,7 @@ class Registry:
             if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'deployments'").fetchone():
                 return []
             rows = db.execute(
-                "SELECT id, name, version, action, who, at FROM deployments"
-                " WHERE ?1 IS NULL OR name = ?1 ORDER BY id",
+                "SELECT id, name, version, action, who, at FROM deployments WHERE ?1 IS NULL OR name = ?1 ORDER BY id",
                 (name,),
             ).fetchall()
         return [Deployment(id=i, name=n, version=v, action=a, who=w, at=t) for i, n, v, a, w, t in rows]

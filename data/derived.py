@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
 from penstock.data.block import Block, Flag
 from penstock.data.expressions import evaluate, names
 from penstock.data.plant import Tag

@@ -33,7 +33,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, *, deadline_s: float) -> Iterator[None]:
+def locked(path: Path, *, deadline_s: float, poll_s: float = _POLL_S) -> Iterator[None]:
     """Hold the exclusive flock on `path` (made if missing).
 
     Raises TimeoutError when another process still holds it after `deadline_s`.
@@ -44,7 +44,7 @@ def locked(path: Path, *, deadline_s: float) -> Iterator[None]:
         while not _taken(descriptor):
             if time.monotonic() > end:
                 raise TimeoutError(f"{path}: locked by another process for more than {deadline_s:g} s")
-            time.sleep(_POLL_S)
+            time.sleep(poll_s)
         yield
     finally:
         os.close(descriptor)

@@ -17,6 +17,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
 from penstock.errors import ExpressionError, nearest
 
 Column = NDArray[np.float64]

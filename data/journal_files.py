@@ -1,4 +1,4 @@
-"""The journal's small files: its lock, its tail, its checkpoint.
+"""The journal's small files: its tail and its checkpoint.
 
 `tail` says where the log ends; it is written after the records it covers are durable, and is only
 a hint after a power cut (recovery scans on from it). `checkpoint.json` keeps what trimming would
@@ -7,24 +7,19 @@ forget. This file knows nothing of records' contents.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import struct
-import time
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from penstock.data.durable import sync_folder, write_durably
 from penstock.data.record import ClockDecision, Totals
-from penstock.data.segment import sync_folder
-from penstock.errors import JournalCorrupt, JournalError
+from penstock.errors import JournalCorrupt
 
 TAIL = struct.Struct("<QQQQQII16x")
 """oldest stamp, newest stamp, byte, next sequence, oldest sequence, chain, crc."""
-LOCK_POLL_S = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,34 +68,7 @@ class Fold:
 
     def copy(self) -> Fold:
         """The same values, to fold on from."""
-        return Fold(
-            sequence=self.sequence, offsets=dict(self.offsets), totals=dict(self.totals), clock=self.clock
-        )
-
-
-@contextmanager
-def locked(path: Path, deadline_s: float) -> Iterator[None]:
-    """Hold the exclusive lock of `path`.
-
-    Raises JournalError when another process keeps it beyond the deadline.
-    """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    until = time.monotonic() + deadline_s
-    try:
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise JournalError(
-                        f"{path}: another process has held this lock for {deadline_s:g} s; "
-                        "end it, or wait for it to finish"
-                    ) from None
-                time.sleep(LOCK_POLL_S)
-        yield
-    finally:
-        os.close(fd)
+        return Fold(sequence=self.sequence, offsets=dict(self.offsets), totals=dict(self.totals), clock=self.clock)
 
 
 def write_checkpoint(path: Path, fold: Fold) -> None:
@@ -117,7 +85,10 @@ def write_checkpoint(path: Path, fold: Fold) -> None:
         "clock": clock,
     }
     text = json.dumps(body)
-    replace_durably(path, json.dumps({"crc": zlib.crc32(text.encode()), "body": text}).encode())
+    fresh = path.with_name(path.name + ".new")
+    write_durably(fresh, json.dumps({"crc": zlib.crc32(text.encode()), "body": text}).encode())
+    fresh.rename(path)
+    sync_folder(path.parent)
 
 
 def read_checkpoint(path: Path) -> Fold:
@@ -149,16 +120,3 @@ def _clock(said: Mapping[str, object] | None) -> ClockDecision | None:
 
 def _corrupt(path: Path) -> JournalCorrupt:
     return JournalCorrupt(f"{path}: fails its checksum: restore the journal's folder from a copy")
-
-
-def replace_durably(path: Path, raw: bytes) -> None:
-    """Write `raw` beside `path`, make it durable, and rename it into place."""
-    fresh = path.with_name(path.name + ".new")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    try:
-        os.write(fd, raw)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    fresh.rename(path)
-    sync_folder(path.parent)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
 from penstock.data.frame import Dense, Frame, Readings
 from penstock.errors import SiteError
 
@@ -33,9 +34,7 @@ class Layout:
         names = np.asarray(self.dtypes, dtype=object)
         double = names == "float64"
         if not bool((double | (names == "float32")).all()):
-            raise SiteError(
-                "tag registry: a dtype is neither float32 nor float64; correct the tag in plant.toml"
-            )
+            raise SiteError("tag registry: a dtype is neither float32 nor float64; correct the tag in plant.toml")
         if self.shards < 1:
             raise SiteError(f"site.json: found {self.shards} shards; allowed: 1 or more")
         index = np.where(double, np.cumsum(double), np.cumsum(~double)).astype(np.int32) - np.int32(1)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from penstock.data.frame import Dense, Readings
 from penstock.data.grid import Grid
 from penstock.data.journal import Journal, Kind, Record

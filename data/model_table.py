@@ -128,9 +128,7 @@ def _inputs(table: Table, scope: Scope, targets: tuple[str, ...], past_target: b
             found = list(_known(table, "inputs", (bare,), scope))
         elif not (found := scope.names.matching(bare)):
             near = near_name(bare.strip("*"), scope.names.sorted)
-            table.mistakes.add(
-                table.place("inputs"), f'"{pattern}", which matches no tag', "a glob over tags", near
-            )
+            table.mistakes.add(table.place("inputs"), f'"{pattern}", which matches no tag', "a glob over tags", near)
         if bare != pattern:
             for name in found:
                 chosen.pop(name, None)
@@ -189,9 +187,7 @@ def _prepare(
             exact[pattern] = parsed
         elif not table.mistakes.found:
             near = near_name(pattern, sorted((*inputs, *past)))
-            steps.mistakes.add(
-                steps.place(pattern), f'"{pattern}"', "an input of this model, or a glob", near
-            )
+            steps.mistakes.add(steps.place(pattern), f'"{pattern}"', "an input of this model, or a glob", near)
     return {name: exact.get(name, globs.get(name, ())) for name in inputs} | {
         name: exact[name] for name in past if name in exact
     }
@@ -256,6 +252,4 @@ def _retrain(table: Table) -> RetrainSpec:
     if cron is not None and len(cron.split()) != 5:
         table.wrong("cron", 'five fields, such as "0 3 * * SUN"')
     promote = table.text("promote", "manual", one_of=("auto", "manual"))
-    return RetrainSpec(
-        cron=cron, span_ns=table.duration("span"), promote=cast(Literal["auto", "manual"], promote)
-    )
+    return RetrainSpec(cron=cron, span_ns=table.duration("span"), promote=cast(Literal["auto", "manual"], promote))

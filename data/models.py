@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
 from penstock.data.deployments import Action, Deployment, Registry
 from penstock.data.durable import locked, sync_folder, write_durably
 from penstock.errors import ModelError, ModelNotFound, nearest
@@ -119,9 +120,7 @@ class ModelStore:
         """Names with at least one version, sorted."""
         if not self.folder.is_dir():
             return []
-        return sorted(
-            p.name for p in self.folder.iterdir() if _NAME.fullmatch(p.name) and self._versions(p.name)
-        )
+        return sorted(p.name for p in self.folder.iterdir() if _NAME.fullmatch(p.name) and self._versions(p.name))
 
     def versions(self, name: str) -> list[int]:
         """Stored versions, ascending; none for a name that is unknown."""
@@ -138,15 +137,11 @@ class ModelStore:
         try:
             home.mkdir(parents=True, exist_ok=True)
             with locked(home / ".lock", deadline_s=_LOCK_DEADLINE_S):
-                for leftover in home.glob(
-                    ".saving-*"
-                ):  # of a save that was killed: the lock is ours, so nobody's now
+                for leftover in home.glob(".saving-*"):  # of a save that was killed: the lock is ours, so nobody's now
                     shutil.rmtree(leftover, ignore_errors=True)
                 version = self._next(draft.name)
                 card = {**draft.card, "name": draft.name, "kind": draft.kind, "version": version}
-                card["sha256"] = {
-                    file: hashlib.sha256(content).hexdigest() for file, content in files.items()
-                }
+                card["sha256"] = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
                 aside = home / f".saving-{version}"
                 aside.mkdir()
                 for file, content in {**files, CARD: _json(card)}.items():
@@ -156,9 +151,7 @@ class ModelStore:
                 sync_folder(home)
                 sync_folder(self.folder)
         except (OSError, TimeoutError) as error:
-            raise ModelError(
-                f"{home}: cannot save {draft.name!r}: {error}; check the disk and try again"
-            ) from error
+            raise ModelError(f"{home}: cannot save {draft.name!r}: {error}; check the disk and try again") from error
         return Artifact(name=draft.name, version=version, folder=home / str(version), card=card, files=files)
 
     def load(self, name: str, version: int) -> Artifact:
@@ -177,8 +170,7 @@ class ModelStore:
         for file, content in files.items():
             if hashlib.sha256(content).hexdigest() != card["sha256"][file]:
                 raise ModelError(
-                    f"{folder / file}: changed since it was saved (sha256 differs from {CARD}); "
-                    f"train {name!r} again"
+                    f"{folder / file}: changed since it was saved (sha256 differs from {CARD}); train {name!r} again"
                 )
         return Artifact(name=name, version=version, folder=folder, card=card, files=files)
 
@@ -212,9 +204,7 @@ class ModelStore:
     def _missing(self, name: str, version: int) -> str:
         versions = self._versions(name)
         if versions:
-            return (
-                f"{self.folder}: {name!r} has no version {version}; there are {', '.join(map(str, versions))}"
-            )
+            return f"{self.folder}: {name!r} has no version {version}; there are {', '.join(map(str, versions))}"
         near = nearest(name, self.names())
         hint = f"did you mean {near!r}?" if near else "train it first"
         return f"{self.folder}: no model {name!r}; {hint}"
@@ -222,9 +212,7 @@ class ModelStore:
 
 def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise ModelError(
-            f"model name {name!r}: letters, digits, '_', '-' and '.' only, not beginning with '.' or '-'"
-        )
+        raise ModelError(f"model name {name!r}: letters, digits, '_', '-' and '.' only, not beginning with '.' or '-'")
     return name
 
 
@@ -237,8 +225,7 @@ def _contents(draft: Draft) -> dict[str, bytes]:
             files[SAVED_MODEL] = draft.saved_model
         case _:
             raise ModelError(
-                f"draft {draft.name!r}: kind {draft.kind!r} needs serving arrays (lstm) "
-                "or a saved model (solo)"
+                f"draft {draft.name!r}: kind {draft.kind!r} needs serving arrays (lstm) or a saved model (solo)"
             )
     return files
 

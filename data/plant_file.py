@@ -161,9 +161,7 @@ def _check_aliases(tags: Mapping[str, Tag], mistakes: Mistakes) -> None:
             other = alias if alias in tags else owner.setdefault(alias, tag.name)
             if other != tag.name or alias in tags:
                 place = dotted(dotted("tags", tag.name), "aliases")
-                mistakes.add(
-                    place, f'"{alias}", which also names tag "{other}"', "former names of this tag alone"
-                )
+                mistakes.add(place, f'"{alias}", which also names tag "{other}"', "former names of this tag alone")
 
 
 def _needs(tags: Mapping[str, Tag], mistakes: Mistakes) -> dict[str, frozenset[str]]:
@@ -221,9 +219,7 @@ def _models(root: Table, assets: Assets, scope: Scope) -> dict[str, ModelSpec]:
     for name in overrides.names():
         if name not in used:
             near = near_name(name, sorted(models))
-            root.mistakes.add(
-                dotted("override", name), f'unknown model "{name}"', "a model of this file", near
-            )
+            root.mistakes.add(dotted("override", name), f'unknown model "{name}"', "a model of this file", near)
     return models
 
 

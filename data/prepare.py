@@ -15,6 +15,7 @@ from typing import get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
+
 from penstock.data.block import FILLED, Block, Flag
 from penstock.data.derived import derive
 from penstock.data.expressions import evaluate, names

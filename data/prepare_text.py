@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
-
 from penstock.data.durations import parse_duration
 from penstock.data.expressions import names as names_in
 from penstock.data.plant import PrepareStep
@@ -11,8 +9,6 @@ from penstock.errors import ExpressionError
 
 STEPS = ("difference", "lag", "mean", "min", "max", "std", "log", "clip", "expr")
 ALLOWED = '"difference", "lag 2h", "mean 10min" (or min, max, std), "log", "clip 0 100" or "expr x * 2"'
-
-_Spanned = Literal["lag", "mean", "min", "max", "std"]
 
 
 def parse_step(text: str) -> PrepareStep:
@@ -24,11 +20,11 @@ def parse_step(text: str) -> PrepareStep:
     try:
         match name, words:
             case (("difference" | "log"), []):
-                return PrepareStep(name=cast(Literal["difference", "log"], name))
+                return PrepareStep(name=name)
             case (("lag" | "mean" | "min" | "max" | "std"), [_, *_]):
                 span_ns = parse_duration(" ".join(words))
                 if span_ns:
-                    return PrepareStep(name=cast(_Spanned, name), span_ns=span_ns)
+                    return PrepareStep(name=name, span_ns=span_ns)
             case "clip", [low, high] if float(low) < float(high):
                 return PrepareStep(name="clip", low=float(low), high=float(high))
             case "expr", [_, *_]:

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
 from penstock.data.block import FILLED, Block, Flag
 from penstock.data.frame import BAD, Float
 from penstock.data.grid import LATE, PRESENT, STATUS, Cells

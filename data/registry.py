@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from penstock.data.plant import Tag
 from penstock.data.tables import near_name
 from penstock.errors import SiteError
@@ -58,9 +59,7 @@ class Registry:
         with registry._connected() as db:
             version = int(db.execute("pragma user_version").fetchone()[0])
             if version > FORMAT:
-                raise SiteError(
-                    f"{path}: tag registry of format {version}, this penstock knows up to {FORMAT}: upgrade it"
-                )
+                raise SiteError(f"{path}: format {version}; this penstock knows up to {FORMAT}: upgrade it")
             if version < FORMAT:
                 db.executescript(_SCHEMA)
                 db.execute(f"pragma user_version = {FORMAT}")
@@ -106,9 +105,7 @@ class Registry:
         if missing:
             near = near_name(missing[0], sorted(known))
             hint = f" Did you mean {near!r}?" if near else ""
-            raise SiteError(
-                f"{self.path}: no tag {missing[0]!r} is registered; `penstock tags` lists them.{hint}"
-            )
+            raise SiteError(f"{self.path}: no tag {missing[0]!r} is registered; `penstock tags` lists them.{hint}")
         return np.fromiter((known[name] for name in names), np.int32, len(names))
 
     def names(self) -> list[str]:
@@ -165,9 +162,7 @@ class _Change:
             else:
                 self._keep(tag, at)
             if self.claimed.setdefault(at, tag.name) != tag.name:
-                self._refuse(
-                    f"{tag.name!r} is a former name of tag {self.claimed[at]!r}; give the new tag another name"
-                )
+                self._refuse(f"{tag.name!r} is a former name of tag {self.claimed[at]!r}; name the new tag otherwise")
             fresh = [alias for alias in tag.aliases if alias not in ids]
             self.aliases += [(alias, at) for alias in fresh]
             ids.update(dict.fromkeys(fresh, at))
@@ -180,9 +175,7 @@ class _Change:
         found = {ids[name] for name in (tag.name, *tag.aliases) if name in ids}
         if len(found) > 1:
             names = ", ".join(self.known.names[i] for i in sorted(found) if i < len(self.known.names))
-            self._refuse(
-                f"tag {tag.name!r} and its aliases name several registered tags ({names}); an alias is one's"
-            )
+            self._refuse(f"tag {tag.name!r} and its aliases name several registered tags ({names}); an alias is one's")
         return found.pop() if found else None
 
     def _keep(self, tag: Tag, at: int) -> None:
@@ -191,8 +184,8 @@ class _Change:
         old_name, old_dtype = self.known.names[at], self.known.dtypes[at]
         if old_dtype != tag.dtype:
             self._refuse(
-                f"tag {tag.name!r} is stored as {old_dtype}, plant.toml says {tag.dtype}; a stored tag keeps its"
-                " dtype: set it back, or give the tag a new name"
+                f"tag {tag.name!r} is stored as {old_dtype}, plant.toml says {tag.dtype}; a stored tag keeps"
+                " its dtype: set it back, or give the tag a new name"
             )
         if old_name != tag.name:
             self.renamed.append((tag.name, at))

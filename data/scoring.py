@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from penstock.data.windows import WindowSpec
 
 

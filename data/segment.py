@@ -18,7 +18,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from penstock.data.record import Buffer, Header, intact, parse_header
+from penstock.data.durable import sync_folder
+from penstock.data.record_format import Buffer, Header, intact, parse_header
 from penstock.errors import JournalError
 
 SEGMENT_MAGIC = 0x31474553_4B54534E
@@ -42,9 +43,7 @@ class Segment:
             with path.open("rb") as file:
                 self.raw = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except (OSError, ValueError) as error:
-            raise JournalError(
-                f"{path}: cannot read this segment ({error}); it may have been trimmed"
-            ) from error
+            raise JournalError(f"{path}: cannot read this segment ({error}); it may have been trimmed") from error
         head = read_head(self.raw)
         if head is None or head[0] != stamp:
             raise JournalError(f"{path}: not segment {stamp}: trimmed while it was being read")
@@ -70,9 +69,7 @@ class Segment:
                 header = parse_header(self.raw, at)
                 expected = self.first + len(self.index)
                 if header is None or header.stamp != self.stamp or header.sequence != expected:
-                    raise JournalError(
-                        f"{self.path}: sequence {expected} is not at byte {at}: restore the journal"
-                    )
+                    raise JournalError(f"{self.path}: sequence {expected} is not at byte {at}: restore the journal")
                 at, part, parts = at + header.size, part + 1, header.parts
             self.index.append(begin)
             self.scanned = at
@@ -101,9 +98,7 @@ class Segment:
             while part < parts:
                 header = parse_header(self.raw, at)
                 if header is None or header.stamp != self.stamp:
-                    raise JournalError(
-                        f"{self.path}: no record at byte {at}: trimmed while it was being read"
-                    )
+                    raise JournalError(f"{self.path}: no record at byte {at}: trimmed while it was being read")
                 yield at, header
                 at, part, parts = at + header.size, part + 1, header.parts
 
@@ -186,15 +181,6 @@ def write(fd: int, buffers: Sequence[Buffer], at: int) -> int:
         if done:
             waiting[0] = waiting[0][done:]
     return at
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the folder's entries durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def room(size: int) -> int:

@@ -15,9 +15,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from penstock.errors import SiteError
 
 BUSY_S = 10.0
@@ -191,7 +193,8 @@ def _place(members: Sequence[tuple[str, int]], model: str) -> tuple[int, int, in
     return None
 
 
-def _unpack(found: list[tuple[tuple[int, int, bytes, bytes, bytes, bytes, bytes], tuple[int, int, int]]]) -> SaidRows:
+def _unpack(found: Sequence[tuple[tuple[Any, ...], tuple[int, int, int]]]) -> SaidRows:
+    """Rows as `read` selects them, each with the member's place in its layout."""
     width = max((p[2] - p[1] for _, p in found), default=0)
     values = np.full((len(found), width), np.nan, np.float32)
     for i, (row, (_, start, stop)) in enumerate(found):

@@ -34,9 +34,7 @@ class Mistakes:
         if len(self.found) >= _MOST and (key, found) not in self.found:
             self.dropped += 1
             return
-        self.found.setdefault(
-            (key, found), Mistake(file=self.file, key=key, found=found, allowed=allowed, near=near)
-        )
+        self.found.setdefault((key, found), Mistake(file=self.file, key=key, found=found, allowed=allowed, near=near))
 
     def listed(self) -> list[Mistake]:
         """All of them in the order of finding; the last one says how many were left out."""
@@ -110,9 +108,7 @@ class Table:
             for key in data:
                 if key not in known:
                     allowed = ", ".join(known)
-                    self.mistakes.add(
-                        dotted(prefix, key), "an unknown key", f"one of {allowed}", near_name(key, known)
-                    )
+                    self.mistakes.add(dotted(prefix, key), "an unknown key", f"one of {allowed}", near_name(key, known))
 
     def text(self, key: str, default: str = "", *, required: bool = False, one_of: Sequence[str] = ()) -> str:
         """Text, one of `one_of` where that is given."""
@@ -188,12 +184,7 @@ class Table:
         value = self.raw(key)
         if value is None:
             return None
-        if (
-            isinstance(value, list)
-            and len(value) == 2
-            and all(_finite(v) for v in value)
-            and value[0] < value[1]
-        ):
+        if isinstance(value, list) and len(value) == 2 and all(_finite(v) for v in value) and value[0] < value[1]:
             return float(value[0]), float(value[1])
         self.wrong(key, "[low, high] with low below high")
         return None

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
 from penstock.data.durations import DURATION, RATE, parse_duration, parse_rate
 from penstock.data.plant import Tag
 from penstock.data.tables import Mistakes, near_name, shown
@@ -69,9 +70,7 @@ def _table(path: Path, mistakes: Mistakes) -> Any:
         if path.suffix.lower() == ".parquet":
             return pq.read_table(path)
         header = pacsv.open_csv(path).schema.names
-        texts = pacsv.ConvertOptions(
-            column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=True
-        )
+        texts = pacsv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=True)
         return pacsv.read_csv(path, convert_options=texts)
     except FileNotFoundError:
         mistakes.add("tags.file", f'"{path.name}"', "a file beside plant.toml: this one is missing")
@@ -98,9 +97,7 @@ class _Columns:
             return [default] * self.rows
         coded = pc.dictionary_encode(pc.cast(self.table[column], pa.string())).combine_chunks()
         texts, codes = coded.dictionary.to_pylist(), coded.indices
-        at: NDArray[np.int64] = (
-            pc.fill_null(codes, len(texts)).to_numpy(zero_copy_only=False).astype(np.int64)
-        )
+        at: NDArray[np.int64] = pc.fill_null(codes, len(texts)).to_numpy(zero_copy_only=False).astype(np.int64)
         values: list[Any] = []
         for code, text in enumerate(texts):
             try:
@@ -130,9 +127,7 @@ class _Columns:
     def ranges(self) -> list[tuple[float, float] | None]:
         """(low, high), where both are given."""
         found: list[tuple[float, float] | None] = []
-        for row, (low, high) in enumerate(
-            zip(self.numbers("low", None), self.numbers("high", None), strict=True)
-        ):
+        for row, (low, high) in enumerate(zip(self.numbers("low", None), self.numbers("high", None), strict=True)):
             if low is None and high is None:
                 found.append(None)
             elif low is not None and high is not None and low < high:

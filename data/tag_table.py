@@ -50,9 +50,7 @@ def read_tags(data: Mapping[str, object], assets: Assets, mistakes: Mistakes) ->
             yield read_tag(name, Table([(dotted("tags", name), value)], mistakes))
             continue
         if "{" + own + "}" not in name:
-            mistakes.add(
-                dotted("tags", name), f'"{name}"', f"a name with {{{own}}} in it, as it is for_each {own}"
-            )
+            mistakes.add(dotted("tags", name), f'"{name}"', f"a name with {{{own}}} in it, as it is for_each {own}")
             continue
         for asset in assets.get(own, ()):
             filled = cast(dict[str, object], substituted(value, own, asset))

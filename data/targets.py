@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
 from penstock.data.block import FILLED, Block, Flag
 from penstock.data.derived import derive
 from penstock.data.window_spec import WindowSpec

@@ -18,6 +18,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+
 from penstock.data.prepare import STEPS, Prepared, prepare
 from penstock.data.targets import Targets, targets
 from penstock.data.window_spec import Feature, WindowSpec

@@ -12,6 +12,7 @@ from typing import Any
 
 import dask
 from distributed import Client, LocalCluster
+
 from penstock.errors import Unavailable
 
 CONFIG: dict[str, Any] = {

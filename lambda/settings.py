@@ -16,18 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
 from penstock.data.durable import sync_folder, write_durably
 from penstock.data.durations import parse_duration
 from penstock.data.tables import dotted, shown
 from penstock.errors import Mistake, PlantError, SiteError, nearest
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 FORMAT = 1
 """Format of a site's folder that this penstock writes."""
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 MIGRATIONS: Mapping[int, Migration] = {}
-"""From format n (the key) to n + 1; a migration changes site.json's content only after its own work is durable."""
+"""From format n (the key) to n + 1; what a migration does to the folder is durable before it returns."""
 
 
 def _duration(text: str) -> str:
@@ -45,7 +46,7 @@ class _Section(BaseModel):
 class JournalSettings(_Section):
     """[journal]"""
 
-    segment_mb: int = Field(64, ge=16, le=1024)
+    segment_mb: int = Field(default=64, ge=16, le=1024)
     """Size of one segment file; the largest group of readings must fit into one."""
 
 
@@ -59,18 +60,18 @@ class ArchiveSettings(_Section):
 class DaskSettings(_Section):
     """[dask]"""
 
-    scheduler: str | None = Field(None, pattern=r"^(tcp|tls|ucx|ws|wss)://.+:\d+$")
+    scheduler: str | None = Field(default=None, pattern=r"^(tcp|tls|ucx|ws|wss)://.+:\d+$")
     """Address of a running scheduler; None: a cluster of processes on this machine."""
-    workers: int = Field(2, ge=1)
+    workers: int = Field(default=2, ge=1)
     """Worker processes of that local cluster."""
 
 
 class TritonSettings(_Section):
     """[triton]"""
 
-    endpoints: tuple[Annotated[str, Field(pattern=r"^[^:/\s]+:\d+$")], ...] = Field((), strict=False)
+    endpoints: tuple[Annotated[str, Field(pattern=r"^[^:/\s]+:\d+$")], ...] = Field(default=(), strict=False)
     """host:port of running servers; none: one is started on this machine."""
-    capacity: int = Field(256, ge=1)
+    capacity: int = Field(default=256, ge=1)
     """Slots for models per shape."""
 
 
@@ -89,13 +90,13 @@ class PagesSettings(_Section):
     """[pages]"""
 
     address: str = "127.0.0.1"
-    port: int = Field(5006, ge=0, le=65535)
+    port: int = Field(default=5006, ge=0, le=65535)
 
 
 class Settings(_Section):
     """site.toml"""
 
-    shards: int = Field(2, ge=1, le=256)
+    shards: int = Field(default=2, ge=1, le=256)
     """Shards per dtype; fixed when the site is created."""
     journal: JournalSettings = JournalSettings()
     archive: ArchiveSettings = ArchiveSettings()
@@ -178,7 +179,7 @@ def create(
 def migrated(
     state: dict[str, Any], folder: Path, migrations: Mapping[int, Migration] = MIGRATIONS, to: int = FORMAT
 ) -> dict[str, Any]:
-    """`state` of site.json brought to format `to`, one step at a time. Raises SiteError for a newer or unknown one."""
+    """`state` of site.json brought to format `to`, step by step. Raises SiteError for a newer or unknown one."""
     found = state.get("format")
     if not isinstance(found, int) or found < 1:
         raise SiteError(f"{folder / 'site.json'}: format is {shown(found)}; allowed: 1..{to}. Restore the file")

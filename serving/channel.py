@@ -67,7 +67,9 @@ class Channel:
         )
         return wire.arrays_of(result, call, self.endpoint)
 
-    async def admin(self, command: Mapping[str, Any], blob: Mapping[str, bytes] | None, left_s: float) -> dict[str, Any]:
+    async def admin(
+        self, command: Mapping[str, Any], blob: Mapping[str, bytes] | None, left_s: float
+    ) -> dict[str, Any]:
         """The engine's answer to an admin request."""
         frame = np.frombuffer(pack(command, blob), np.uint8)
         answer = await self.infer(Call(model=ENGINE, inputs={"admin": frame}, outputs=("answer",)), left_s)

@@ -13,6 +13,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +24,8 @@ from penstock.serving.pool import Pool
 from penstock.serving.repository import ENGINE, alias_config
 
 POLL_S = 0.01
+DRAIN_LIMIT_S = 30.0
+"""Whoever still names an old slot then is told that it is empty."""
 CALL_S = 30.0
 """Deadline of one admin or load call; a job's own deadline is the deployer's."""
 
@@ -68,7 +71,7 @@ class Deployer:
     """Deploys to every endpoint, or to none."""
 
     def __init__(self, endpoints: Sequence[str] | str, *, deadline_s: float = 120.0, drain_s: float = 1.0) -> None:
-        """`drain_s`: how long an old slot still answers; longer than any request may take."""
+        """`drain_s`: an old slot answers until nobody has asked for it this long."""
         addresses = (endpoints,) if isinstance(endpoints, str) else tuple(endpoints)
         self._pools = [Pool(a, deadline_s=CALL_S, in_flight=4) for a in addresses]
         self.deadline_s, self.drain_s = deadline_s, drain_s
@@ -156,25 +159,36 @@ class Deployer:
         return int(told["generation"])
 
     def _drain(self, old: Sequence[tuple[Pool, int | None]], header: Mapping[str, Any]) -> None:
-        if any(slot is not None for _, slot in old):
-            time.sleep(self.drain_s)
+        """Free the old slots once nobody has asked for them for `drain_s`, at the latest after `DRAIN_LIMIT_S`."""
+        until = time.monotonic() + DRAIN_LIMIT_S
         for pool, slot in old:
-            if slot is not None:
-                self._job(pool, {"do": "free", "slot": slot, **_who(header)})
+            while slot is not None:
+                time.sleep(self.drain_s)
+                quiet_s = self.drain_s if time.monotonic() < until else 0.0
+                if self._free(pool, slot, header, quiet_s):
+                    break
+
+    def _free(self, pool: Pool, slot: int, header: Mapping[str, Any], quiet_s: float) -> bool:
+        return bool(self._job(pool, {"do": "free", "slot": slot, "quiet_s": quiet_s, **_who(header)})["freed"])
 
     def _undo(self, written: Sequence[_Written], header: Mapping[str, Any]) -> None:
         """Back to what answered before, as far as an endpoint can be reached; the reason is raised by the caller."""
         for w in written:
-            try:
-                if w.before is not None:
-                    self._job(w.pool, {"do": "publish", "slot": w.before, **_who(header)})
-                else:
-                    self._job(w.pool, {"do": "withdraw", **_who(header)})
-                restore(w.pool)
-                self._job(w.pool, {"do": "free", "slot": w.slot, **_who(header)})
-                self._job(w.pool, {"do": "settle", **_who(header)})
-            except (ServingError, Refused):
-                continue  # the endpoint is gone: it restores what it had published when it comes back
+            # One that is gone now restores what it had published when it comes back.
+            with suppress(ServingError, Refused):
+                self._put_back(w, header)
+        for pool in self._pools:
+            with suppress(ServingError, Refused):
+                self._job(pool, {"do": "settle", **_who(header)})
+
+    def _put_back(self, w: _Written, header: Mapping[str, Any]) -> None:
+        if w.slot in (r["slot"] for r in _live(w.pool).values()):
+            if w.before is None:
+                self._job(w.pool, {"do": "withdraw", **_who(header)})
+            else:
+                self._job(w.pool, {"do": "publish", "slot": w.before, **_who(header)})
+            restore(w.pool)
+        self._free(w.pool, w.slot, header, quiet_s=0.0)
 
     def _job(self, pool: Pool, command: dict[str, Any], parts: dict[str, bytes] | None = None) -> dict[str, Any]:
         """Run a change on the engine's worker thread and wait for it.
@@ -210,9 +224,7 @@ def members_of(told: Mapping[str, Any]) -> list[Member]:
     """The published members in an answer to the admin request ``members``, by name."""
     live = sorted((r for r in told["residents"] if r["live"]), key=lambda r: str(r["name"]))
     return [
-        Member(
-            name=r["name"], version=r["version"], slot=r["slot"], spec=WindowSpec.from_json(r["card"]["spec"])
-        )
+        Member(name=r["name"], version=r["version"], slot=r["slot"], spec=WindowSpec.from_json(r["card"]["spec"]))
         for r in live
     ]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import py_compile
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,10 @@ _TICK_OUTPUTS = (
 
 
 def lay_out(models: Path, state: Path, capacity: int) -> None:
-    """Write the engine's model folder afresh under `models`; `state` is where its slots are kept."""
+    """Write `models` afresh, with the engine alone in it; `state` is where its slots are kept."""
+    if models.exists():
+        shutil.rmtree(models)
     folder = models / ENGINE
-    if folder.exists():
-        shutil.rmtree(folder)
     version = folder / "1"
     version.mkdir(parents=True)
     source = files("penstock.serving.backend")
@@ -87,21 +87,25 @@ def alias_config(name: str, slot: int, shape: tuple[int, int, int], card: Mappin
 
 def alias_parameters(slot: int, card: Mapping[str, Any]) -> dict[str, str]:
     """The alias' parameters from an artifact's card: JSON texts, except for plain words."""
-    spec = card.get("spec", {})
-    features = spec.get("features", [])
-    targets = spec.get("targets", [])
+    spec: Mapping[str, Any] = card["spec"]
+    features: Sequence[Mapping[str, Any]] = spec["features"]
+    trained = card.get("trained", {})
+
+    def span(ticks: int) -> dict[str, int]:
+        return {"ticks": ticks, "ns": ticks * spec["period_ns"]}
+
     parameters = {
         "spec": spec,
-        "inputs": [f.get("name") for f in features],
-        "units": [f.get("unit", "") for f in features],
-        "prepare": {f.get("name"): f.get("steps", []) for f in features},
-        "step": {"ticks": spec.get("stride"), "period_ns": spec.get("period_ns")},
-        "window": spec.get("length"),
-        "target": targets,
-        "target_unit": card.get("units", []),
-        "horizon": {"ticks": spec.get("horizon"), "period_ns": spec.get("period_ns")},
-        "trained": card.get("trained", {}),
-        "snapshot": card.get("trained", {}).get("snapshot"),
+        "inputs": [f["name"] for f in features],
+        "units": [f["unit"] for f in features],
+        "step": span(spec["stride"]),
+        "prepare": {f["name"]: {k: f[k] for k in ("tag", "steps", "lag", "past_target")} for f in features},
+        "window": spec["length"],
+        "target": spec["targets"],
+        "target_unit": card["units"],
+        "horizon": span(spec["horizon"]),
+        "trained": trained,
+        "snapshot": trained.get("snapshot", ""),
         "slot": slot,
     }
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in parameters.items()}

@@ -239,7 +239,7 @@ def _lock(folder: Path, until: float) -> int:
             return lock
         except BlockingIOError:
             running = Triton.running(folder)
-            if running and _exists(running.parent) or time.monotonic() > until:
+            if (running and _exists(running.parent)) or time.monotonic() > until:
                 os.close(lock)
                 who = f"at {running.endpoint} (pid {running.server})" if running else "or is just starting"
                 raise SiteError(f"{folder}: a Triton runs here already, {who}: use it, or stop it first") from None

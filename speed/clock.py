@@ -23,6 +23,8 @@ from penstock.data.grid import Grid
 from penstock.data.journal import ClockDecision
 
 Why = Literal["watermark", "idle", "end"]
+BEGIN_TICKS = 1024
+"""How far the first decision may reach back for the first tick to be said: a stale reading must not open a year."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,34 +56,41 @@ class Clock:
         self._heard = {name: _Heard() for name in sources}
         self.closed: int | None = None
         """Ticks below are closed; None before the first decision."""
+        self.begin: int | None = None
+        """The first tick that a source of the clock ever touched, as far back as the first decision reaches."""
 
     def state(self) -> dict[str, Any]:
         """JSON-able; `resume` of it is this clock again."""
         sources = {n: [h.newest, h.idle, h.ended] for n, h in self._heard.items()}
-        return {"closed": self.closed, "sources": sources}
+        return {"closed": self.closed, "begin": self.begin, "sources": sources}
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Take over a decision's state. Sources that have left the settings are forgotten.
 
         Silence is counted anew: while this process was away, nobody could be heard.
         """
-        self.closed = state["closed"]
+        self.closed, self.begin = state["closed"], state["begin"]
         for name, (newest, idle, ended) in state["sources"].items():
             if name in self._heard:
                 self._heard[name] = _Heard(newest, None, idle, ended)
 
-    def note(self, source: str, newest_ns: int) -> None:
+    def note(self, source: str, newest_ns: int, oldest_ns: int | None = None) -> None:
         """Fold in a journal row that came without a decision, deciding nothing."""
         heard = self._heard.get(source)
         if heard is not None:
+            if self.closed is None:
+                tick = self._grid.tick_of(newest_ns if oldest_ns is None else oldest_ns)
+                self.begin = tick if self.begin is None else min(self.begin, tick)
             heard.newest = newest_ns if heard.newest is None else max(heard.newest, newest_ns)
             heard.idle = heard.ended = False
 
-    def observe(self, source: str, newest_ns: int, arrival_ns: int) -> ClockDecision | None:
-        """Readings of `source` arrived, the newest of event time `newest_ns`. The decision, if ticks close."""
+    def observe(
+        self, source: str, newest_ns: int, arrival_ns: int, oldest_ns: int | None = None
+    ) -> ClockDecision | None:
+        """Readings of `source` arrived, of event times up to `newest_ns`. The decision, if ticks close."""
         if source not in self._heard:
             return None
-        self.note(source, newest_ns)
+        self.note(source, newest_ns, oldest_ns)
         self._heard[source].arrival = arrival_ns
         return self._advance("watermark")
 
@@ -109,6 +118,8 @@ class Clock:
         closed = self._grid.tick_of(watermark)
         if self.closed is not None and closed <= self.closed:
             return None
+        if self.closed is None and self.begin is not None:
+            self.begin = min(closed, max(self.begin, closed - BEGIN_TICKS))
         self.closed = closed
         return ClockDecision(closed=closed, reason=why, state=self.state())
 
@@ -132,12 +143,16 @@ class Clock:
         return heard.newest - self._rules[source].lateness_ns
 
 
-def newest_of(readings: Readings) -> int | None:
-    """The newest event time among the readings, ns; None where there are none."""
-    if isinstance(readings, Frame):
-        return int(readings.times.max()) if len(readings.times) else None
-    rows = readings.present().any(axis=1)
-    return int(readings.times[rows].max()) if rows.any() else None
+def begin_of(decision: ClockDecision) -> int:
+    """The first tick to be said, where `decision` is the first of its log."""
+    begin = decision.state.get("begin")
+    return decision.closed if begin is None else int(begin)
+
+
+def span_of(readings: Readings) -> tuple[int, int] | None:
+    """Oldest and newest event time among the readings, ns; None where there are none."""
+    times = readings.times if isinstance(readings, Frame) else readings.times[readings.present().any(axis=1)]
+    return (int(times.min()), int(times.max())) if len(times) else None
 
 
 def quarantine(readings: Readings, limit_ns: int | None) -> tuple[Readings, int]:

@@ -60,7 +60,7 @@ class Graph:
     async def send(self, step: Step) -> None:
         """Hand a step to its branch once a permit is free; answers of one shard come in order of sending."""
         await self._permits[step.shard].acquire()
-        await asyncio.gather(*self._sources[step.shard].emit(step))
+        await self._sources[step.shard].emit(step)
 
     def close(self) -> None:
         """End the branches; answers still under way are dropped."""

@@ -21,7 +21,7 @@ from penstock.data.grid import Grid
 from penstock.data.layout import Layout
 from penstock.data.plant import Tag
 from penstock.data.quality import Rules
-from penstock.data.windows import WindowSpec
+from penstock.data.window_spec import WindowSpec
 from penstock.errors import SiteError
 
 Resolve = Callable[[Sequence[str]], NDArray[np.int32]]
@@ -114,7 +114,7 @@ class ReadPlan:
     @classmethod
     def of(cls, specs: Sequence[WindowSpec], resolve: Resolve, layout: Layout, grid: Grid) -> ReadPlan:
         """The union of what `specs` read."""
-        tags = list(dict.fromkeys(tag for spec in specs for tag in base_tags(spec)))
+        tags = list(dict.fromkeys(tag for spec in specs for tag in spec.base_tags))
         ids = resolve([t.name for t in tags]) if tags else np.empty(0, np.int32)
         depth = max((spec.depth for spec in specs), default=1)
         shard_of = layout.shard_of()
@@ -130,17 +130,11 @@ class ReadPlan:
     def covers(self, specs: Sequence[WindowSpec]) -> bool:
         """Whether windows of all `specs` can be cut from what this plan reads."""
         known = {c.tag for s in self.shards for c in s.columns}
-        return all(spec.depth <= self.depth and known.issuperset(base_tags(spec)) for spec in specs)
+        return all(spec.depth <= self.depth and known.issuperset(spec.base_tags) for spec in specs)
 
     def place(self) -> dict[Tag, tuple[int, int]]:
         """Where each tag's column lies: (shard, column)."""
         return {c.tag: (s.shard, i) for s in self.shards for i, c in enumerate(s.columns)}
-
-
-def base_tags(spec: WindowSpec) -> tuple[Tag, ...]:
-    """The stored tags a model reads, with the rules of its card, in the order of ``spec.base``."""
-    by_name = {tag.name: tag for tag in spec.tags}
-    return tuple(by_name[name] for name in spec.base)
 
 
 def _tag(d: dict[str, object]) -> Tag:

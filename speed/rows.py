@@ -13,55 +13,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.data.quality import Block
-from penstock.data.windows import WindowSpec
+from penstock.data.window_spec import WindowSpec
 from penstock.errors import JournalError
-from penstock.speed.plan import ReadPlan, base_tags
+from penstock.speed.plan import ReadPlan
 from penstock.speed.shard import Rows
 
 
 class ShardRows:
     """One shard's newest rows, and those that wait for their tick."""
 
-    def __init__(self, first: int, depth: int, columns: int) -> None:
-        """Rows from tick `first` on; `depth` rows stay behind the newest one needed."""
-        self.first = first
+    def __init__(self, depth: int, columns: int) -> None:
+        """`depth` rows stay behind the newest one needed."""
+        self.first = 0
+        """Tick of the oldest row."""
         self.closed: int | None = None
         """Rows applied reach up to this tick."""
         self._depth = depth
         self._values = np.empty((0, columns), np.float32)
         self._flags = np.empty((0, columns), np.uint16)
         self._waiting: deque[Rows] = deque()
-        self._position: deque[tuple[int, int]] = deque()
+        self._closes: deque[tuple[int, int]] = deque()
+        self.backlog = 0
+        """Values that wait."""
 
     def add(self, rows: Rows) -> None:
         """Keep rows, in the order of the log."""
         self._waiting.append(rows)
+        self.backlog += rows.block.values.size
 
     def ready(self) -> int | None:
         """Ticks below can be brought up to date; None where nothing has come."""
         return self._waiting[-1].closed if self._waiting else self.closed
-
-    def backlog(self) -> int:
-        """Values that wait."""
-        return sum(r.block.values.size for r in self._waiting)
 
     def bring_up(self, tick: int) -> int:
         """Apply rows until `tick` is closed, not one more; one past the newest tick now closed.
 
         A later correction of closed ticks thus waits until every tick before it has been cut.
         """
+        while self._closes and self._closes[0][0] <= tick:
+            self._closes.popleft()
         while self.closed is None or self.closed <= tick:
             rows = self._waiting.popleft()
+            self.backlog -= rows.block.values.size
             self._apply(rows.block, keep=tick - self._depth)
-            self._position.extend(rows.closes)
+            self._closes.extend(c for c in rows.closes if c[0] > tick)
             self.closed = rows.closed
         return self.closed
 
     def position(self, tick: int) -> int:
-        """Sequence of the decision that closed `tick`, which must be at or after the last one asked for."""
-        while self._position[0][0] <= tick:
-            self._position.popleft()
-        return self._position[0][1]
+        """Sequence of the decision that closed `tick`, which must have been brought up."""
+        return next(sequence for closed, sequence in self._closes if closed > tick)
 
     def part(self, first: int, last: int, columns: list[int]) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
         """Values and flags [last - first, columns] of ticks first..last-1."""
@@ -83,9 +84,8 @@ class ShardRows:
 class Newest:
     """All shards' rows under one read plan."""
 
-    def __init__(self, plan: ReadPlan, first: int) -> None:
-        """`first`: the first tick that will be cut."""
-        self.shards = {s.shard: ShardRows(first, plan.depth, len(s.columns)) for s in plan.shards}
+    def __init__(self, plan: ReadPlan) -> None:
+        self.shards = {s.shard: ShardRows(plan.depth, len(s.columns)) for s in plan.shards}
         self._place = plan.place()
 
     def add(self, shard: int, rows: tuple[Rows, ...]) -> None:
@@ -95,7 +95,7 @@ class Newest:
 
     def backlog(self) -> int:
         """Values that wait, over all shards."""
-        return sum(s.backlog() for s in self.shards.values())
+        return sum(s.backlog for s in self.shards.values())
 
     def ready(self, tick: int) -> bool:
         """Whether every shard has closed `tick`."""
@@ -111,7 +111,7 @@ class Newest:
 
     def block(self, spec: WindowSpec, first: int, last: int) -> Block:
         """The columns of a model's base tags, ticks first..last-1; begins later where rows do."""
-        places = [self._place[tag] for tag in base_tags(spec)]
+        places = [self._place[tag] for tag in spec.base_tags]
         used = sorted({shard for shard, _ in places})
         first = max([first, *(self.shards[s].first for s in used)])
         values = np.empty((last - first, len(places)), np.float32)
@@ -121,5 +121,3 @@ class Newest:
             columns = [places[i][1] for i in mine]
             values[:, mine], flags[:, mine] = self.shards[shard].part(first, last, columns)
         return Block(first=first, tags=spec.base, values=values, flags=flags)
-
-

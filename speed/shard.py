@@ -40,8 +40,6 @@ class Step:
     """The first rows returned begin at this tick; None: where the tick closed last left off."""
     plan: str
     """Name of the read plan under the site's ``speed/`` folder."""
-    epoch: int = 0
-    """Which reading of the log this step belongs to; the answer repeats it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
 
-WINDOW_BUCKETS = (1, 4, 16, 64, 256)
+WINDOW_BUCKETS = (1, 8, 64)
 """Compiled numbers of windows of one member; a larger request goes in pieces."""
 MEMBER_BUCKETS = tuple(2**i for i in range(1, 9))
 """Compiled numbers of members with one window each (1 is the first window bucket)."""

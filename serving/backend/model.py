@@ -43,7 +43,7 @@ class TritonPythonModel:
         tf.config.threading.set_inter_op_parallelism_threads(2)
         parameters = json.loads(args["model_config"])["parameters"]
         settings = {k: v["string_value"] for k, v in parameters.items()}
-        self.slots = Slots(Path(settings["state"]), int(settings["capacity"]))
+        self.slots = Slots(Path(settings["state"]), Path(args["model_repository"]).parent, int(settings["capacity"]))
         self.worker = ThreadPoolExecutor(1, "deploys")
         self.jobs: dict[int, dict[str, Any]] = {}
         self.claims: dict[str, tuple[str, float]] = {}
@@ -190,7 +190,7 @@ class TritonPythonModel:
                 before = self.slots.view.published.get(header["name"])
                 return {"generation": self.slots.withdraw(header["name"]), "before": before}
             case "free":
-                self.slots.free(int(header["slot"]))
+                return {"freed": self.slots.free(int(header["slot"]), float(header["quiet_s"]))}
         return {}
 
     def _claim(self, name: str, token: str, *, release: bool) -> None:

@@ -14,6 +14,7 @@ import os
 import time
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,9 @@ def view_of(
 class Slots:
     """The slots and their files. Only the engine's worker thread may call what changes them."""
 
-    def __init__(self, folder: Path, capacity: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, models: Path, capacity: int) -> None:
+        """`folder` keeps the state; `models` is Triton's repository."""
+        self.folder, self.models = folder, models
         self.capacity = capacity
         self.broken: dict[str, str] = {}
         """Published members that could not be read again at start, with the reason."""
@@ -127,8 +129,8 @@ class Slots:
         """`name` is published no more; its slot stays until freed."""
         return self._publish({k: v for k, v in self.view.published.items() if k != name})
 
-    def free(self, slot: int) -> None:
-        """Empty an unpublished slot. An empty one stays empty.
+    def free(self, slot: int, quiet_s: float = 0.0) -> bool:
+        """Empty an unpublished slot that nobody has asked for `quiet_s`; whether it is empty now.
 
         Raises Refusal when it is published.
         """
@@ -136,7 +138,9 @@ class Slots:
             raise Refusal(f"slot {slot} is published: deploy another version or withdraw it first")
         resident = self.view.residents.get(slot)
         if resident is None:
-            return
+            return True
+        if time.monotonic() - self.used_at[slot] < quiet_s:
+            return False
         view = self.view
         hosts = dict(view.hosts)
         left = hosts[resident.host].drop(resident.row)
@@ -144,13 +148,13 @@ class Slots:
         residents = {s: r for s, r in view.residents.items() if s != slot}
         self.view = view_of(self.capacity, view.generation, residents, view.published, hosts)
         (self.folder / f"{slot}.slot").unlink(missing_ok=True)
+        return True
 
     def _free_slot(self) -> int:
         now = time.monotonic()
         taken = set(self.view.residents)
         for slot in sorted(taken - set(self.view.published.values())):
-            if now - self.used_at[slot] > IDLE_S:  # left behind by a deployer that died
-                self.free(slot)
+            self.free(slot, IDLE_S)  # left behind by a deployer that died
         free = (s for s in range(self.capacity) if s not in self.view.residents)
         slot = next(free, None)
         if slot is None:
@@ -210,8 +214,20 @@ class Slots:
         generation = view.generation + 1
         text = json.dumps({"generation": generation, "published": dict(published)})
         _replace(self.folder / "published.json", text.encode())
+        self._list(published)
         self.view = view_of(self.capacity, generation, view.residents, published, view.hosts)
         return generation
+
+    def _list(self, published: Mapping[str, int]) -> None:
+        """An empty folder per published name: Triton's index lists only names that it finds on disk.
+
+        Where the repository is read only, models answer and are merely not listed.
+        """
+        with suppress(OSError):
+            for name in published:
+                (self.models / name).mkdir(exist_ok=True)
+            for name in set(self.view.published) - set(published):
+                (self.models / name).rmdir()
 
     def _restore(self) -> None:
         """Read published slots again; what was never published is removed."""
@@ -245,8 +261,7 @@ def _mismatch(host: Host, row: int, golden: tuple[F32, F32, F32]) -> str:
     worst = np.abs(found - wanted) / scale
     if not worst.max() <= TOLERANCE:
         return (
-            f"the golden windows differ from Keras by {worst.max():.3g} of the target's scale; "
-            f"allowed: {TOLERANCE:g}"
+            f"the golden windows differ from Keras by {worst.max():.3g} of the target's scale; allowed: {TOLERANCE:g}"
         )
     return ""
 

@@ -16,6 +16,8 @@ from penstock.data.frame import Dense
 from penstock.errors import SourceError
 from penstock.speed.source import Delivery
 
+CELLS = 1 << 21
+"""Most values in one delivery: the journal takes a delivery whole or not at all."""
 NAP_S = 0.5
 """Longest single sleep: a cancelled replay ends this soon."""
 
@@ -76,10 +78,11 @@ class Replay:
 
     def _step(self, block: Dense) -> int:
         """Rows per delivery: at a rate, about ten deliveries a second, so that rows come as they fall due."""
+        most = max(1, min(self._group, CELLS // max(1, len(block.tags))))
         if self._rate is None or len(block.times) < 2:
-            return self._group
+            return most
         spacing_s = float(np.median(np.diff(block.times))) / 1e9 / self._rate
-        return max(1, min(self._group, int(0.1 / max(spacing_s, 1e-9))))
+        return max(1, min(most, int(0.1 / max(spacing_s, 1e-9))))
 
 
 def _rows(block: Dense, start: int, stop: int) -> Dense:

@@ -101,24 +101,30 @@ def test_a_view_is_a_dictionary_by_tick(tmp_path_factory: pytest.TempPathFactory
     assert opened(folder).seam == max(last for _, last, _ in writes)
 
 
-def write_for_ever(folder: Path) -> None:
-    for version in range(1, 1000):
+def write_for_ever(folder: Path, life: int) -> None:
+    for n in range(1000):
+        version = life * 1000 + n
         BatchView.write(folder, rows(list(range(200)), version), first=0, last=200, attributes={"version": version})
 
 
 def test_kill_9_between_commits_leaves_one_whole_version(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    for pause in (0.05, 0.13, 0.31):
-        writer = context.Process(target=write_for_ever, args=(tmp_path,))
+    for life, pause in enumerate((0.0, 0.03, 0.07, 0.15), start=1):
+        writer = context.Process(target=write_for_ever, args=(tmp_path, life))
         writer.start()
         assert writer.pid is not None
         deadline = time.monotonic() + 30
-        while BatchView.open(tmp_path) is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        while version(tmp_path) < life * 1000 and time.monotonic() < deadline:
+            time.sleep(0.005)
         time.sleep(pause)
         os.kill(writer.pid, signal.SIGKILL)
         writer.join(10)
-        view = opened(tmp_path)
-        found = view.read(0, 200)
+        found = opened(tmp_path).read(0, 200)
         assert len(found.ticks) == 200
-        assert set(found.versions.tolist()) == {view.attributes["version"]}
+        assert set(found.versions.tolist()) == {version(tmp_path)}
+        assert version(tmp_path) >= life * 1000
+
+
+def version(folder: Path) -> int:
+    view = BatchView.open(folder)
+    return 0 if view is None else int(view.attributes["version"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock.data.speed_view import Spoken, SpeedView
+from penstock.data.speed_view import SpeedView, Spoken
 from penstock.errors import SiteError
 
 

@@ -1,0 +1,132 @@
+"""Recomputing a model's answers over history, on Dask, for the batch view.
+
+Each task reads its own block of the archive and returns rows; the windows are
+those that the speed layer would have cut from the same readings. The caller
+commits the rows (`data/batch_view.py`): workers never write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from distributed import Client, as_completed
+from numpy.typing import NDArray
+
+from penstock.batch.fleet import quiet_tensorflow
+from penstock.batch.history import Source, answered
+from penstock.data import windows
+from penstock.data.batch_view import Recomputed
+from penstock.data.models import Artifact
+from penstock.data.window_spec import WindowSpec
+from penstock.data.windows import Reason, Windows
+from penstock.errors import DeadlineExceeded
+
+BLOCK_TICKS = 20_000
+"""Ticks per task; what the first windows reach back is read once more."""
+DEADLINE_S = 6 * 3600.0
+IN_FLIGHT = 4
+"""Tasks per worker at a time: each carries the model's file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Recompute:
+    """One block of one model's view; a value that any worker which sees the archive can run."""
+
+    source: Source
+    artifact: Artifact
+    ids: tuple[int, ...]
+    """Registry ids of the spec's `base_tags`, in order."""
+    first: int
+    last: int
+    """Ticks first..last-1."""
+
+
+def compute_view(
+    client: Client,
+    artifact: Artifact,
+    source: Source,
+    ids: Sequence[int],
+    first: int,
+    last: int,
+    *,
+    block_ticks: int = BLOCK_TICKS,
+    deadline_s: float = DEADLINE_S,
+) -> Recomputed:
+    """What `artifact` says at every tick of first..last-1 at which it answers.
+
+    `ids` are the registry ids of its spec's `base_tags`. Raises ModelError when the artifact cannot
+    be run, ArchiveError when the archive cannot be read, DeadlineExceeded.
+    """
+    blocks = iter(
+        [
+            Recompute(source=source, artifact=artifact, ids=tuple(ids), first=t, last=min(t + block_ticks, last))
+            for t in range(first, last, block_ticks)
+        ]
+    )
+    done: dict[int, Recomputed] = {}
+    running = as_completed(timeout=deadline_s)
+    running.update(_submit(client, islice(blocks, IN_FLIGHT * max(1, len(client.nthreads())))))
+    try:
+        for future in running:
+            begins, rows = future.result()
+            done[begins] = rows
+            running.update(_submit(client, islice(blocks, 1)))
+    except TimeoutError as error:
+        raise DeadlineExceeded(
+            f"batch view of {artifact.name!r}: not computed within {deadline_s:g} s; add workers or ask for less"
+        ) from error
+    finally:
+        client.cancel(list(running.futures), force=True)
+    outputs = len(WindowSpec.from_json(artifact.card["spec"]).targets)
+    return reduce(Recomputed.then, (done[begins] for begins in sorted(done)), Recomputed.nothing(outputs))
+
+
+def _submit(client: Client, blocks: Iterator[Recompute]) -> list[Any]:
+    return [client.submit(recompute, block, pure=False) for block in blocks]
+
+
+def recompute(block: Recompute) -> tuple[int, Recomputed]:
+    """The rows of one block, on a worker, and the tick that it begins with."""
+    card = block.artifact.card
+    spec = WindowSpec.from_json(card["spec"])
+    begin = block.first - spec.depth + 1
+    rows = block.source.block(spec.base_tags, block.ids, spec.period_ns, begin, block.last)
+    ends = answered(spec, block.first, block.last)
+    cut = windows.cut(spec, windows.prepare(spec, rows), ends)
+    fine = cut.reason == Reason.OK
+    values = np.full((len(ends), len(spec.targets)), np.nan, np.float32)
+    values[fine] = _said(block.artifact, cut, np.flatnonzero(fine))
+    trained = card.get("trained", {})
+    return block.first, Recomputed(
+        ticks=ends,
+        values=values,
+        versions=np.where(fine, block.artifact.version, 0).astype(np.int64),
+        reasons=cut.reason,
+        filled=cut.filled,
+        sample=(ends >= trained.get("first", 0)) & (ends < trained.get("last", 0)),
+    )
+
+
+def _said(artifact: Artifact, cut: Windows, at: NDArray[np.intp]) -> NDArray[np.float32]:
+    """[len(at), O] by Keras itself (by the SavedModel, where the `.keras` file needs the user's code)."""
+    quiet_tensorflow()
+    from penstock.batch import fitting, foreign  # TensorFlow: seconds, and only where it is needed
+
+    if artifact.kind == "lstm":
+        return fitting.predict(_loaded(artifact.keras), cut.x, at)
+    with foreign.served(artifact.saved_model) as serve:
+        parts = [serve(cut.take(part)) for part in np.array_split(at, max(1, len(at) // 256))]
+    return np.concatenate(parts)
+
+
+@lru_cache(maxsize=8)
+def _loaded(content: bytes) -> Any:
+    """A model is traced once per worker, not once per block."""
+    from penstock.batch import network
+
+    return network.from_bytes(content)

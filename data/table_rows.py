@@ -1,0 +1,148 @@
+"""Parquet files, Arrow tables, pandas DataFrames and xarray Datasets as blocks of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xarray as xr
+
+from penstock.data.csv_rows import Rows
+from penstock.data.rejects import Rejects
+from penstock.errors import SourceError
+
+Batches = Callable[[int], Iterator[list[Any]]]
+"""Columns of consecutive rows, at most so many rows at a time."""
+
+
+class Table:
+    """Something with columns: their names, and its rows in blocks. Line numbers are row numbers from 1."""
+
+    header_line = 0
+
+    def __init__(self, names: tuple[str, ...], total: int, batches: Batches, *, cells: int) -> None:
+        """`cells` bounds rows x columns of a block."""
+        self.names = names
+        self.total = total
+        self._batches = batches
+        self._rows = max(1, cells // max(1, len(names)))
+
+    def rows(self, after: int) -> Iterator[Rows]:
+        """The rows in order; blocks that end at row `after` or before are passed over."""
+        end = 0
+        try:
+            for columns in self._batches(self._rows):
+                start, end = end, end + len(columns[0])
+                if end > after:
+                    yield Rows(
+                        columns=columns,
+                        lines=np.arange(start + 1, end + 1, dtype=np.int64),
+                        malformed=Rejects.joined([]),
+                        end=end,
+                        done=end,
+                        total=self.total,
+                    )
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"cannot be read behind row {end} ({error}); what came before is imported") from error
+
+
+def parquet(path: Path, cells: int) -> Table:
+    """A Parquet file. Raises SourceError when it cannot be read."""
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path}: cannot be read as Parquet ({error})") from error
+
+    def batches(rows: int) -> Iterator[list[Any]]:
+        for batch in file.iter_batches(batch_size=rows):
+            yield [_plain(column) for column in batch.columns]
+
+    return Table(tuple(file.schema_arrow.names), file.metadata.num_rows, batches, cells=cells)
+
+
+def arrow(table: Any, cells: int) -> Table:
+    """A pyarrow Table."""
+
+    def batches(rows: int) -> Iterator[list[Any]]:
+        for start in range(0, table.num_rows, rows):
+            part = table.slice(start, rows)
+            yield [_plain(_one(column)) for column in part.columns]
+
+    return Table(tuple(table.column_names), table.num_rows, batches, cells=cells)
+
+
+def _one(column: Any) -> Any:
+    joined = column.combine_chunks()
+    return pa.concat_arrays(joined.chunks) if isinstance(joined, pa.ChunkedArray) else joined
+
+
+def _plain(column: Any) -> Any:
+    """Text as `string`, whatever its Arrow encoding."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _plain(column.dictionary_decode())
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return column.cast(pa.string())
+    return pa.nulls(len(column), pa.string()) if pa.types.is_null(kind) else column
+
+
+def frame_table(frame: pd.DataFrame) -> Any:
+    """A DataFrame as a pyarrow Table; a DatetimeIndex, or an index with a name, becomes a column."""
+    if isinstance(frame.index, pd.DatetimeIndex) or frame.index.names != [None]:
+        index = frame.index.rename("time") if frame.index.name is None else frame.index
+        frame = frame.set_axis(index, axis=0).reset_index()
+    columns = [_series(frame.iloc[:, i]) for i in range(frame.shape[1])]
+    return pa.table(columns, names=[str(name) for name in frame.columns])
+
+
+def _series(series: pd.Series[Any]) -> Any:
+    try:
+        return pa.array(series, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError):  # a column of mixed types: texts tell the bad cells
+        return pa.array([None if v is None or v is pd.NaT else str(v) for v in series], pa.string())
+
+
+def dataset(source: xr.Dataset, cells: int) -> Table:
+    """A Dataset: variables over `time` (a tag each) or over (`time`, one more dimension whose labels are tags).
+
+    Times are UTC, as xarray has no time zones. Lazy variables are computed
+    block by block. Raises SourceError when a variable has other dimensions.
+    """
+    if "time" not in source.coords:
+        raise SourceError("Dataset: no coordinate `time`; rename the time coordinate to it")
+    names, readers = _variables(source)
+
+    def batches(rows: int) -> Iterator[list[Any]]:
+        for start in range(0, source.sizes["time"], rows):
+            part = source.isel(time=slice(start, start + rows)).load()
+            times = pa.array(part["time"].values.astype("datetime64[ns]"), pa.timestamp("ns")).cast(
+                pa.timestamp("ns", "UTC")
+            )
+            yield [times, *(pa.array(read(part)) for read in readers)]
+
+    return Table(("time", *names), source.sizes["time"], batches, cells=cells)
+
+
+def _variables(source: xr.Dataset) -> tuple[list[str], list[Callable[[xr.Dataset], Any]]]:
+    names: list[str] = []
+    readers: list[Callable[[xr.Dataset], Any]] = []
+    for key, variable in source.data_vars.items():
+        if variable.dims == ("time",):
+            names.append(str(key))
+            readers.append(lambda part, key=key: part[key].values)  # type: ignore[misc]
+        elif len(variable.dims) == 2 and "time" in variable.dims:
+            other = next(dim for dim in variable.dims if dim != "time")
+            for at, label in enumerate(source[other].values):
+                names.append(str(label))
+                readers.append(lambda part, key=key, other=other, at=at: part[key].isel({other: at}).values)  # type: ignore[misc]
+        else:
+            raise SourceError(
+                f"Dataset: variable {key!r} has dimensions {variable.dims}; allowed: (time) or (time, tag);"
+                " drop the others"
+            )
+    return names, readers

@@ -1,0 +1,100 @@
+"""The processes a site needs, started when something first needs them and ended together.
+
+Dask workers and Triton: somebody else's by address, or embedded ones that die
+with this process. Nothing here knows what they are used for.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from contextlib import ExitStack
+from pathlib import Path
+
+from distributed import Client
+
+from penstock.cluster import client_for, local_cluster
+from penstock.serving.triton import Triton
+from penstock.settings import Settings
+
+START_S = 180.0
+"""Longest start of Triton: provisioning, TensorFlow's import, the compile of the first shapes."""
+STOP_S = 60.0
+
+
+class Parts:
+    """Dask and Triton of one site."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder, self.settings = folder, settings
+        self._stack = ExitStack()
+        self._client: Client | None = None
+        self._server: _Server | None = None
+
+    def client(self) -> Client:
+        """A Dask client with workers. Raises Unavailable when there are none within a minute."""
+        if self._client is None:
+            dask = self.settings.dask
+            context = client_for(dask.scheduler) if dask.scheduler else local_cluster(dask.workers)
+            self._client = self._stack.enter_context(context)
+        return self._client
+
+    def begin_triton(self) -> None:
+        """Let an embedded Triton start meanwhile; `endpoints` waits for it."""
+        if self.settings.triton.endpoints or self._server or Triton.running(self.folder / "triton"):
+            return
+        self._server = _Server(self.folder / "triton", self.settings.triton.capacity)
+        self._stack.callback(self._server.stop)
+
+    def endpoints(self) -> tuple[str, ...]:
+        """host:port of the Triton servers: those of site.toml, the one that runs on this site, or a new one.
+
+        Raises ServingError when it does not come up.
+        """
+        if self.settings.triton.endpoints:
+            return self.settings.triton.endpoints
+        if self._server is None:
+            running = Triton.running(self.folder / "triton")
+            if running is not None:
+                return (running.endpoint,)
+            self.begin_triton()
+        assert self._server is not None
+        return (self._server.started().endpoint,)
+
+    def triton(self) -> Triton | None:
+        """The embedded server, where this process started one and it is up."""
+        return self._server.started() if self._server is not None else None
+
+    def close(self) -> None:
+        """End what was started here."""
+        self._client = self._server = None
+        self._stack.close()
+
+
+class _Server:
+    """Triton in a thread of its own: the kernel ends a child when the *thread* that made it ends."""
+
+    def __init__(self, folder: Path, capacity: int) -> None:
+        self._up: Future[Triton] = Future()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._hold, args=(folder, capacity), name="triton", daemon=True)
+        self._thread.start()
+
+    def started(self) -> Triton:
+        """The server once it is ready. Raises what its start raised."""
+        return self._up.result(START_S)
+
+    def stop(self) -> None:
+        """End it."""
+        self._stop.set()
+        self._thread.join(STOP_S)
+
+    def _hold(self, folder: Path, capacity: int) -> None:
+        try:
+            server = Triton.start(folder, capacity=capacity, deadline_s=START_S)
+        except BaseException as error:
+            self._up.set_exception(error)
+            return
+        with server:
+            self._up.set_result(server)
+            self._stop.wait()

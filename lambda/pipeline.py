@@ -1,0 +1,145 @@
+"""Where the layers meet: plain functions that hand values from one to the next.
+
+`batch`, `speed` and `serving` never import each other; each function here
+brings two of them together over the site's files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from distributed import Client
+from numpy.typing import NDArray
+
+from penstock.answers import Desk
+from penstock.batch import fleet
+from penstock.batch.history import Source as HistorySource
+from penstock.batch.plan import History, Wish, plan
+from penstock.batch.view import compute_view
+from penstock.data.archiver import drain
+from penstock.data.batch_view import BatchView
+from penstock.data.layout import Layout
+from penstock.data.models import Artifact
+from penstock.data.plant import Plant
+from penstock.data.speed_view import Spoken
+from penstock.data.windows import WindowSpec
+from penstock.errors import ArchiveBusy, ArchiveError
+from penstock.serving.pool import Pool
+from penstock.serving.score import Score
+from penstock.speed.clock import SourceClock
+from penstock.speed.service import Service, Setup
+from penstock.speed.source import Source
+
+Progress = Callable[[int, int | None, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a training run came to."""
+
+    trained: list[Artifact]
+    failed: dict[str, str]
+    """Reason by model name."""
+
+
+def train(
+    client: Client, desk: Desk, plant: Plant, wish: Wish, *, home: Path, created: str, progress: Progress | None = None
+) -> Outcome:
+    """Train what `wish` names on the archive as it stands and store the results; one failure stops no other."""
+    head = desk.archive.head()
+    source = HistorySource(folder=desk.archive.folder, snapshot=head.snapshot)
+    history = History(source=source, grid=desk.grid, first=head.span[0], last=head.span[1])
+    jobs = plan(plant, history, desk.ids, wish, home=home, created=created)
+    epochs = {job.name: 0 for job in jobs}
+    total = sum(job.lstm.epochs for job in jobs)
+
+    def told(step: fleet.Progress) -> None:
+        epochs[step.name] = step.epoch
+        if progress:
+            progress(sum(epochs.values()), total, f"{step.name} epoch {step.epoch} loss {step.loss:.3g}")
+
+    outcome = Outcome(trained=[], failed={})
+    for result in fleet.train(jobs, client=client, progress=told):
+        match result:
+            case fleet.Trained(draft=draft):
+                outcome.trained.append(desk.store.save(draft))
+            case fleet.Failed(name=name, error=error):
+                outcome.failed[name] = error
+    return outcome
+
+
+def write_batch_view(client: Client, desk: Desk, artifact: Artifact, first: int, seam: int) -> None:
+    """Recompute what `artifact` says at ticks first..seam-1; the view's seam moves there when all of it is in."""
+    head = desk.archive.head()
+    spec = WindowSpec.from_json(artifact.card["spec"])
+    rows = compute_view(
+        client,
+        artifact,
+        HistorySource(folder=desk.archive.folder, snapshot=head.snapshot),
+        [desk.ids[name] for name in spec.base],
+        first,
+        seam,
+    )
+    attributes = {"model": artifact.name, "version": artifact.version, "snapshot": head.snapshot}
+    BatchView.write(desk.views / "batch" / artifact.name, rows, first=first, last=seam, attributes=attributes)
+
+
+def archive_all(desk: Desk, layout: Layout, progress: Progress | None = None) -> bool:
+    """Bring the archive up to the journal's tail; false where another process is the committer and does it."""
+
+    def told(done: int, total: int) -> None:
+        if progress:
+            progress(done, total, "archive")
+
+    try:
+        drain(desk.journal, desk.archive, layout, progress=told)
+    except ArchiveBusy:
+        return False
+    return True
+
+
+def stream(
+    client: Client,
+    endpoints: Sequence[str],
+    desk: Desk,
+    site: Path,
+    layout: Callable[[], Layout],
+    sources: Sequence[tuple[Source, SourceClock]],
+    *,
+    expected: Sequence[WindowSpec] = (),
+    on_tick: Callable[[Spoken], None] = lambda spoken: None,
+) -> dict[str, Any]:
+    """Run the speed layer until its sources have ended or it is told to stop; its report as a dict."""
+    with Pool(endpoints) as pool:
+        setup = Setup(
+            site=site,
+            grid=desk.grid,
+            layout=layout,
+            resolve=_resolver(desk.ids),
+            sources=sources,
+            scoring=Score(pool),
+            scheduler=client.scheduler.address,
+            expected=expected,
+            on_tick=on_tick,
+        )
+        return asdict(asyncio.run(Service(setup).run()))
+
+
+def _resolver(ids: Mapping[str, int]) -> Callable[[Sequence[str]], NDArray[np.int32]]:
+    return lambda names: np.array([ids.get(name, -1) for name in names], np.int32)
+
+
+def wait_archived(desk: Desk, position: int, pauses: Iterator[None]) -> None:
+    """Until another process' committer has passed `position`.
+
+    Raises ArchiveError when `pauses` ends before.
+    """
+    for _ in pauses:
+        if desk.archive.head().position >= position:
+            return
+    raise ArchiveError(f"the process that runs this site has not archived sequence {position} in time; see its status")

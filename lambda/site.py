@@ -1,0 +1,344 @@
+"""The one noun a user holds: a site, local files and running parts alike.
+
+    site = penstock.open("gas-turbine")
+    run = site.train("nox", end="2014")
+    site.deploy(run)
+    site.query("nox", start="-48h")
+
+A Site opens files at once and starts processes (Dask workers, Triton) only when
+something needs them; they end with `close`, or with the `with` block.
+"""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pandas as pd
+import xarray as xr
+
+from penstock import answers, inputs, pipeline, standing
+from penstock.answers import Desk
+from penstock.batch.plan import Wish
+from penstock.data import importers
+from penstock.data.archive import Archive
+from penstock.data.datasets import plant_path
+from penstock.data.grid import Grid
+from penstock.data.journal import Journal
+from penstock.data.layout import Layout
+from penstock.data.models import Artifact, ModelStore
+from penstock.data.plant import Plant
+from penstock.data.plant_file import load_plant
+from penstock.data.registry import Registry
+from penstock.data.speed_view import Spoken
+from penstock.data.windows import WindowSpec
+from penstock.errors import ModelError, ModelNotFound, SiteError
+from penstock.parts import Parts
+from penstock.serving.deploy import Deployer
+from penstock.settings import create, open_settings, read_settings
+from penstock.spans import Moment, moment_ns, span_ns
+from penstock.speed.clock import SourceClock
+from penstock.speed.sources.replay import Replay
+
+Progress = Callable[[int, int | None, str], None]
+
+ARCHIVED_S = 60.0
+"""How long an import waits for the process that runs the site to archive it."""
+
+
+class Site:
+    """A folder that runs a plant. Use `Site.open` or `Site.create`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises SiteError where `folder` is no site, PlantError where its files have mistakes."""
+        if not (folder / "site.json").exists():
+            raise SiteError(f"{folder}: is no site (it has no site.json); make one with: penstock init {folder}")
+        self.folder = folder.resolve()
+        opened = open_settings(folder)
+        self.settings, self._shards = opened.settings, opened.shards
+        self.plant: Plant = load_plant(folder / "plant.toml")
+        self.registry = Registry.open(folder / "tags.sqlite")
+        self.registry.register([tag for tag in self.plant.tags.values() if tag.expr is None])
+        self.journal = Journal.open(folder / "journal", segment_bytes=self.settings.journal.segment_mb << 20)
+        self.readings = _archive(folder / "archive", Grid(period_ns=self.plant.period_ns))
+        self.models = ModelStore(folder / "models")
+        self.parts = Parts(self.folder, self.settings)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Site:
+        """The site in `folder`."""
+        return cls(Path(folder))
+
+    @classmethod
+    def create(cls, folder: str | Path, plant: str | Path = "gas-turbine") -> Site:
+        """A new site of a built-in plant, or of the plant.toml at `plant`.
+
+        Raises PlantError before anything is written where that file has mistakes.
+        """
+        source = Path(plant) if Path(plant).is_file() else plant_path(str(plant))
+        load_plant(source)
+        create(Path(folder), source.read_text(), created=_now())
+        return cls(Path(folder))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what was started here and let go of the files."""
+        self.parts.close()
+        self.journal.close()
+
+    # History
+
+    def load(self, source: Any, *, progress: Progress | None = None, **options: Any) -> dict[str, Any]:
+        """Bring readings in: a CSV or Parquet file, a DataFrame, an Arrow table, a Dataset, a built-in data set.
+
+        Through the journal and into the archive, whether the site runs or not; twice changes nothing.
+        `options` are those of `importers.Options`. Returns the counts of
+        `importers.ImportReport`, summed. Raises SourceError where it cannot be read at all.
+        """
+        wanted = importers.Options(**{key: value for key, value in options.items() if value is not None})
+        reports = [
+            importers.load(
+                self.journal, self.layout(), self.registry, part, self.plant,
+                name=name, options=wanted, rejects=self.folder / "rejects", progress=progress,
+            )
+            for name, part in inputs.parts(source)
+        ]  # fmt: skip
+        tail = self.journal.tail
+        if not pipeline.archive_all(self.desk(), self.layout(), progress):
+            pipeline.wait_archived(self.desk(), tail, _pauses(ARCHIVED_S))
+        return _summed(reports)
+
+    def archive(self, start: Moment = None, end: Moment = None) -> xr.Dataset:
+        """All stored readings, lazily: `value`, `quality`, `offset` over time and tag."""
+        begin, stop = self._span(start, end)
+        names = self.registry.names()
+        tags = [self.plant.tags[name] for name in names if name in self.plant.tags]
+        ids = self.registry.ids([tag.name for tag in tags])
+        return self.readings.dataset(tags, ids, start=begin, end=stop)
+
+    # Models
+
+    def train(self, name: str, *, start: Moment = None, end: Moment = None, **wish: Any) -> Artifact:
+        """Train one model and store it; `lstm={"units": 96}` overrides plant.toml. Raises ModelError."""
+        outcome = self.train_all([name], start=start, end=end, **wish)
+        if outcome.failed:
+            raise ModelError(outcome.failed[name])
+        return outcome.trained[0]
+
+    def train_all(
+        self,
+        names: Sequence[str],
+        *,
+        start: Moment = None,
+        end: Moment = None,
+        lstm: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> pipeline.Outcome:
+        """Train several models on the Dask workers; a failed one is named and stops no other."""
+        newest = self.readings.grid.time(self.readings.head().span[1])
+        wish = Wish(
+            models=list(names),
+            start_ns=None if start is None else moment_ns(start, timezone=self.plant.timezone, newest_ns=newest),
+            end_ns=None if end is None else moment_ns(end, timezone=self.plant.timezone, newest_ns=newest),
+            lstm=lstm,
+        )
+        for name in names:
+            self.plant.model(name)  # a wrong name is told before any process is started
+        client = self.parts.client()
+        return pipeline.train(
+            client, self.desk(), self.plant, wish, home=self.folder, created=_now(), progress=progress
+        )
+
+    def deploy(self, model: Artifact | str, version: int | None = None) -> dict[str, Any]:
+        """Make a stored version answer on every Triton endpoint; an older one is a roll-back.
+
+        Raises Refused with the reason; the version before it then still answers.
+        """
+        artifact = self.artifact(model, version) if isinstance(model, str) else model
+        before = self.models.champion(artifact.name)
+        with Deployer(self.parts.endpoints()) as deployer:
+            done = deployer.deploy(artifact)
+        action = "rollback" if before is not None and artifact.version < before else "deploy"
+        self.models.record(artifact.name, artifact.version, action, getpass.getuser())
+        return {"live": f"{done.name}@{done.version}", "before": before, "slots": list(done.slots)}
+
+    def undeploy(self, name: str) -> dict[str, Any]:
+        """Take a model off every endpoint; its versions stay."""
+        champion = self.models.champion(name)
+        if champion is None:
+            raise ModelNotFound(f"{name}: is not live; see: penstock models")
+        with Deployer(self.parts.endpoints()) as deployer:
+            deployer.undeploy(name)
+        self.models.record(name, champion, "undeploy", getpass.getuser())
+        return {"undeployed": f"{name}@{champion}"}
+
+    def artifact(self, name: str, version: int | None = None) -> Artifact:
+        """A stored version, None: the newest. Raises ModelNotFound."""
+        versions = self.models.versions(name)
+        if version is None and not versions:
+            self.plant.model(name)
+            raise ModelNotFound(f"{name}: has never been trained; do: penstock train {name}")
+        return self.models.load(name, versions[-1] if version is None else version)
+
+    def cards(self) -> list[Mapping[str, Any]]:
+        """The card of every stored version."""
+        return [self.models.load(name, v).card for name in self.models.names() for v in self.models.versions(name)]
+
+    def recompute(self, name: str, start: Moment, end: Moment) -> None:
+        """Bring the batch view of a model's champion up: ticks from `start` to `end`, where the seam then lies."""
+        begin, stop = self._span(start, end)
+        champion = self.models.champion(name)
+        if champion is None:
+            raise ModelNotFound(f"{name}: is not live; do: penstock deploy {name}")
+        tick = self.readings.grid.tick_of
+        pipeline.write_batch_view(
+            self.parts.client(), self.desk(), self.models.load(name, champion), tick(begin), tick(stop)
+        )
+
+    # Live
+
+    def stream(
+        self,
+        replay: Any,
+        *,
+        rate: float | None = None,
+        ticks: int | None = None,
+        progress: Progress | None = None,
+        on_tick: Callable[[Spoken], None] | None = None,
+    ) -> dict[str, Any]:
+        """Replay a source through the speed layer: journal, windows, predictions; its report.
+
+        `rate`: event seconds per second, None: as fast as it goes. `ticks`: end after so many rows.
+        Goes on where an earlier run stopped. Every champion answers, whatever Triton held before.
+        """
+        endpoints = self.parts.endpoints()
+        with Deployer(endpoints) as deployer:
+            deployer.ensure([self.models.load(name, v) for name, v in self.models.champions().items()])
+        said = 0
+
+        def told(spoken: Spoken) -> None:
+            nonlocal said
+            said += 1
+            if progress:
+                progress(said, ticks, str(pd.Timestamp(self.readings.grid.time(spoken.tick)))[:16])
+            if on_tick:
+                on_tick(spoken)
+
+        return pipeline.stream(
+            self.parts.client(),
+            endpoints,
+            self.desk(),
+            self.folder,
+            self.layout,
+            [(self._replay(replay, rate, ticks), SourceClock())],
+            expected=[WindowSpec.of(model, self.plant) for model in self.plant.models.values()],
+            on_tick=told,
+        )
+
+    def query(self, name: str, start: Moment = "-48h", end: Moment = None, *, strict: bool = False) -> xr.Dataset:
+        """Truth, prediction, quality, reason, layer, version, sample over the time predicted for, [start, end)."""
+        spec = WindowSpec.of(self.plant.model(name), self.plant)
+        begin, stop = self._span(start, end, ahead=spec.horizon)
+        grid = self.readings.grid
+        first = -(-(begin - grid.origin_ns) // grid.period_ns)
+        last = -(-(stop - grid.origin_ns) // grid.period_ns)
+        return answers.query(self.desk(), name, spec, first, last, strict=strict)
+
+    def live(self, name: str, *, poll_s: float = 0.2) -> Iterator[xr.Dataset]:
+        """The newest predictions as they are said, one Dataset of one row each, until the caller stops."""
+        return standing.live(self, name, poll_s)
+
+    # The state of things
+
+    def newest(self, pattern: str = "*") -> list[dict[str, Any]]:
+        """Newest reading of each tag whose name is like `pattern`."""
+        return standing.newest(self, pattern)
+
+    def status(self) -> list[dict[str, str]]:
+        """One row per part: what it is, whether all is well, what to do."""
+        return standing.status(self)
+
+    def layout(self) -> Layout:
+        """Tags over shards, as registered now."""
+        self.registry.refresh()
+        return Layout(self.registry.dtypes(), self._shards)
+
+    def desk(self) -> Desk:
+        """What questions are answered from."""
+        return Desk(
+            archive=self.readings,
+            journal=self.journal,
+            layout=self.layout(),
+            ids=self.registry.lookup(),
+            store=self.models,
+            views=self.folder / "views",
+        )
+
+    def _replay(self, source: Any, rate: float | None, ticks: int | None) -> Replay:
+        def blocks() -> Iterator[Any]:
+            for _, part in inputs.parts(source):
+                for chunk in importers.read(part, self.plant, self.registry, importers.Options()):
+                    yield from chunk.readings
+
+        return Replay(f"replay:{source}", blocks, rate=rate, rows=ticks)
+
+    def _span(self, start: Moment, end: Moment, *, ahead: int = 0) -> tuple[int, int]:
+        grid, first = self.readings.grid, self.readings.head().span[0]
+        return span_ns(
+            start,
+            end,
+            timezone=self.plant.timezone,
+            first_ns=grid.time(first),
+            newest_ns=grid.time(self.desk().newest() + ahead),
+        )
+
+
+open = Site.open
+"""`penstock.open(folder)`"""
+
+
+def check_place(place: Path) -> Plant:
+    """The plant of a site's folder, or of a plant.toml, after every check that needs no process.
+
+    Raises PlantError with all mistakes, SiteError where there is neither.
+    """
+    if place.is_file():
+        return load_plant(place)
+    if not (place / "plant.toml").exists():
+        raise SiteError(f"{place}: holds no plant.toml; make a site with: penstock init {place}")
+    if (place / "site.toml").exists():
+        read_settings(place / "site.toml")
+    return load_plant(place / "plant.toml")
+
+
+def _archive(folder: Path, grid: Grid) -> Archive:
+    archive = Archive.open(folder) if folder.exists() else Archive.create(folder, grid)
+    if archive.grid != grid:
+        raise SiteError(f"{folder}: was made with another period than plant.toml has now; a site keeps its period")
+    return archive
+
+
+def _summed(reports: Sequence[importers.ImportReport]) -> dict[str, Any]:
+    rows = [asdict(report) for report in reports]
+    return {key: sum(row[key] for row in rows) if isinstance(rows[0][key], int) else rows[-1][key] for key in rows[0]}
+
+
+def _pauses(limit_s: float) -> Iterator[None]:
+    until = time.monotonic() + limit_s
+    while time.monotonic() < until:
+        yield
+        time.sleep(0.1)
+
+
+def _now() -> str:
+    return pd.Timestamp.now("UTC").isoformat(timespec="seconds")

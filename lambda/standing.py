@@ -1,0 +1,150 @@
+"""How a site stands: newest readings, live predictions, one line per part."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from penstock.data.frame import BAD, UNCERTAIN
+from penstock.data.grid import LATE, PRESENT, STATUS, Cells
+from penstock.data.history import cells_now
+from penstock.serving.triton import Triton
+from penstock.speed.status import read_status
+
+if TYPE_CHECKING:
+    from penstock.site import Site
+
+LOOK_BACK = 4096
+"""Ticks in which the newest reading of a tag is looked for."""
+STALE_S = 10.0
+"""A stream that has not written its status for so long is not running well."""
+
+
+def newest(site: Site, pattern: str) -> list[dict[str, Any]]:
+    """Newest reading within the last LOOK_BACK ticks of each stored tag whose name is like `pattern`."""
+    names = [name for name in site.registry.names() if fnmatchcase(name, pattern)]
+    ids = site.registry.ids(names)
+    desk = site.desk()
+    last = desk.newest()
+    cells = cells_now(desk.archive, desk.journal, desk.layout, desk.grid, ids, last - LOOK_BACK, last)
+    units = {name: tag.unit for name, tag in site.plant.tags.items()}
+    return [
+        {"id": int(ids[i]), "tag": name, "unit": units.get(name, "retired"), **_reading(cells, i, site)}
+        for i, name in enumerate(names)
+    ]
+
+
+def _reading(cells: Cells, column: int, site: Site) -> dict[str, Any]:
+    rows = np.flatnonzero(cells.quality[:, column] & PRESENT)
+    if not len(rows):
+        return {"value": None, "time": "", "quality": "no reading"}
+    row = rows[-1]
+    quality = int(cells.quality[row, column])
+    status = quality & STATUS
+    text = "bad" if status >= BAD else "uncertain" if status >= UNCERTAIN else "good"
+    when = pd.Timestamp(site.readings.grid.time(cells.first + int(row)), tz="UTC").tz_convert(site.plant.timezone)
+    return {
+        "value": float(cells.values[row, column]),
+        "time": when.isoformat(),
+        "quality": f"{text}, late" if quality & LATE else text,
+    }
+
+
+def live(site: Site, name: str, poll_s: float) -> Iterator[xr.Dataset]:
+    """Rows of the speed view as they appear, each once, merged with what truth there is."""
+    view = None
+    seen: int | None = None
+    while True:
+        view = view or site.desk().speed()
+        tick = view.last_tick() if view else None
+        if tick is not None and tick != seen:
+            grid, spec_horizon = site.readings.grid, site.plant.model(name).horizon_ns
+            first = tick if seen is None else seen + 1
+            rows = site.query(name, grid.time(first) + spec_horizon, grid.time(tick + 1) + spec_horizon)
+            for i in range(rows.sizes["time"]):
+                yield rows.isel(time=slice(i, i + 1))
+            seen = tick
+        else:
+            time.sleep(poll_s)
+
+
+def status(site: Site) -> list[dict[str, str]]:
+    """One row per part: part, state (ok, idle, wrong), what, todo."""
+    return [_archive(site), _journal(site), _models(site), _triton(site), _stream(site)]
+
+
+def _row(part: str, state: str, what: str, todo: str = "") -> dict[str, str]:
+    return {"part": part, "state": state, "what": what, "todo": todo}
+
+
+def _archive(site: Site) -> dict[str, str]:
+    head = site.readings.head()
+    if head.span[0] == head.span[1]:
+        return _row("archive", "idle", "empty", "penstock import FILE")
+    first, last = (pd.Timestamp(site.readings.grid.time(t)) for t in head.span)
+    accepted = sum(t.accepted for t in head.totals.values())
+    return _row("archive", "ok", f"{accepted:,} readings, {first} to {last} UTC, {len(site.registry)} tags")
+
+
+def _journal(site: Site) -> dict[str, str]:
+    waiting = site.journal.tail - site.readings.head().position
+    totals = site.journal.totals().values()
+    refused = sum(t.rejected + t.quarantined for t in totals)
+    what = f"{site.journal.tail - site.journal.first} sequences kept, {waiting} not archived, {refused} readings refused"
+    running = _running(site)
+    todo = "penstock stream (it archives what waits)" if waiting and not running else ""
+    return _row("journal", "ok" if not todo else "idle", what, todo)
+
+
+def _models(site: Site) -> dict[str, str]:
+    champions = site.models.champions()
+    trained = site.models.names()
+    if not trained:
+        return _row("models", "idle", f"none trained of {len(site.plant.models)}", "penstock train --all")
+    never = [name for name in site.plant.models if name not in champions]
+    what = f"live: {', '.join(f'{n}@{v}' for n, v in sorted(champions.items())) or 'none'}"
+    return _row("models", "ok" if not never else "idle", what, f"penstock deploy {' '.join(never)}" if never else "")
+
+
+def _triton(site: Site) -> dict[str, str]:
+    if site.settings.triton.endpoints:
+        return _row("triton", "ok", f"external: {', '.join(site.settings.triton.endpoints)}")
+    running = Triton.running(site.folder / "triton")
+    if running is None:
+        return _row("triton", "idle", "not running; starts with a stream or a deploy")
+    return _row("triton", "ok", f"{running.endpoint}, pid {running.server}")
+
+
+def _running(site: Site) -> bool:
+    told = read_status(site.folder / "speed")
+    if told is None:
+        return False
+    try:
+        os.kill(told["pid"], 0)
+    except OSError:
+        return False
+    return True
+
+
+def _stream(site: Site) -> dict[str, str]:
+    told = read_status(site.folder / "speed")
+    if told is None:
+        return _row("stream", "idle", "never ran", "penstock stream --replay SOURCE")
+    report = told["report"]
+    what = f"{report['ticks']} ticks, {report['predictions']} predictions, late {report['late']}"
+    if not _running(site):
+        ended = "ended" if report["ended"] else "stopped"
+        return _row("stream", "idle", f"{ended} after {what}", "" if report["ended"] else "penstock stream goes on")
+    age = time.time() - told["written_ns"] / 1e9
+    if told["trouble"]:
+        return _row("stream", "wrong", f"{what}; {told['trouble']}", "see logs/ and penstock status again")
+    if age > STALE_S:
+        return _row("stream", "wrong", f"{what}; silent for {age:.0f} s", f"look at process {told['pid']}")
+    return _row("stream", "ok", what)

@@ -1,0 +1,160 @@
+"""Reading the log from one position under one plan: references out, rows in, ticks said.
+
+Everything here can be thrown away and begun again from what the speed view
+says: that is how a restart, a failed step and a new model's tags are handled,
+all the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from distributed import Client
+
+from penstock.data.journal import Journal
+from penstock.data.speed_view import Spoken
+from penstock.errors import JournalError, ServingError
+from penstock.speed.graph import Answer, Graph
+from penstock.speed.plan import ReadPlan
+from penstock.speed.rows import Newest
+from penstock.speed.scorer import PlanTooSmall, Scorer
+from penstock.speed.shard import Failure, Result, Step
+
+SPAN = 64
+"""Most waiting sequences that go out as one reference."""
+POLL_S = 0.2
+"""The log is looked at this often even when nobody rings: another process may have appended."""
+BACKLOG_VALUES = 1 << 24
+"""Values that may wait for the scorer (64 MB); above, the shards wait too."""
+PAUSE_S = (0.05, 2.0)
+"""Between two tries of a failed request: first and longest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a reading of the log begins."""
+
+    tick: int
+    """The first tick to be said."""
+    position: int
+    """Sequence of the decision that closed the tick before it (or, at the very start, the first decision)."""
+
+
+class Following:
+    """One reading of the log."""
+
+    def __init__(
+        self, client: Client, site: Path, journal: Journal, scorer: Scorer, plan: ReadPlan, place: Place
+    ) -> None:
+        """`client`: asynchronous. Raises SiteError when the read plan cannot be written."""
+        self._site, self._journal, self._scorer, self._plan = site, journal, scorer, plan
+        self._place = place
+        self._names = {s.shard: s.save(site / "speed") for s in plan.shards}
+        self._newest = Newest(plan)
+        self._inbox: list[Result] = []
+        self._arrived = asyncio.Event()
+        self._appended = {shard: asyncio.Event() for shard in self._names}
+        self._failure: str | None = None
+        self._graph = Graph(client, list(self._names), self._take)
+        self._pause_s = PAUSE_S[0]
+        self.tick = place.tick
+        """The next tick to be said."""
+        self.failed_requests = 0
+        self.trouble: str | None = None
+        """Why the newest request failed; None when it did not."""
+
+    def ring(self) -> None:
+        """Something was appended."""
+        for event in self._appended.values():
+            event.set()
+
+    async def run(
+        self, tell: Callable[[tuple[Spoken, ...]], None], done: Callable[[int], bool]
+    ) -> PlanTooSmall | str | None:
+        """Say tick after tick; `done` is asked with the next tick whenever nothing can be said.
+
+        Ends with None when it says yes, or with what makes a new reading necessary: a larger plan, or
+        the reason of a failure. Raises SiteError when the view cannot be written.
+        """
+        feeds = [asyncio.create_task(self._feed(shard)) for shard in self._names]
+        try:
+            while self._failure is None:
+                self._sort_in()
+                spoken = await self._publish() if self._newest.ready(self.tick) else ()
+                if isinstance(spoken, PlanTooSmall):
+                    return spoken
+                if spoken:
+                    self.tick = spoken[-1].tick + 1
+                    tell(spoken)
+                elif done(self.tick):
+                    return None
+                elif self.trouble is None:
+                    await _rung(self._arrived)
+                for feed in feeds:
+                    if feed.done():  # they end only by an error
+                        feed.result()
+            return self._failure
+        except JournalError as error:
+            return str(error)
+        finally:
+            for feed in feeds:
+                feed.cancel()
+            await asyncio.gather(*feeds, return_exceptions=True)
+            self._graph.close()
+
+    def backlog(self) -> int:
+        """Values that wait for the scorer."""
+        return self._newest.backlog() + sum(r.block.values.size for a in self._inbox for r in a.rows)
+
+    async def _publish(self) -> tuple[Spoken, ...] | PlanTooSmall:
+        """What was said; nothing after a failed request, which is made again after a pause."""
+        try:
+            spoken = await asyncio.to_thread(self._scorer.publish, self._plan, self._newest, self.tick)
+        except ServingError as error:
+            self.failed_requests += 1
+            self.trouble = str(error)
+            await asyncio.sleep(self._pause_s)
+            self._pause_s = min(2 * self._pause_s, PAUSE_S[1])
+            return ()
+        self.trouble, self._pause_s = None, PAUSE_S[0]
+        return spoken
+
+    async def _feed(self, shard: int) -> None:
+        """References to whatever the log has beyond the last one sent."""
+        position, appended = self._place.position, self._appended[shard]
+        want: int | None = self._place.tick - self._plan.depth + 1
+        while True:
+            appended.clear()
+            stop = min(self._journal.tail, position + SPAN)
+            if stop <= position or self.backlog() > BACKLOG_VALUES:
+                await _rung(appended)
+                continue
+            name = self._names[shard]
+            await self._graph.send(
+                Step(site=str(self._site), shard=shard, start=position, stop=stop, want=want, plan=name)
+            )
+            position, want = stop, None
+
+    def _take(self, answer: Answer) -> None:
+        if isinstance(answer, Failure):
+            self._failure = answer.reason
+        else:
+            self._inbox.append(answer)
+        self._arrived.set()
+
+    def _sort_in(self) -> None:
+        """Between two requests only: the scorer's thread has the rows while it works."""
+        self._arrived.clear()
+        inbox, self._inbox = self._inbox, []
+        for result in inbox:
+            self._newest.add(result.step.shard, result.rows)
+
+
+async def _rung(event: asyncio.Event) -> None:
+    """Until the event is set, or it is time to look anyway."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), POLL_S)

@@ -1,0 +1,150 @@
+"""From the sources into the journal: the only way in, and the only place where ticks are closed.
+
+Deliveries that wait are made durable together, each with the clock decision it
+causes, and only then acknowledged. Knows nothing of shards' work or models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from penstock.data.grid import Grid
+from penstock.data.journal import ClockDecision, Entry, Journal, Kind
+from penstock.data.layout import Layout
+from penstock.speed.clock import Clock, SourceClock, quarantine, span_of
+from penstock.speed.source import Delivery, Source
+
+GROUP = 64
+"""Deliveries made durable together at most; so many may wait."""
+LOOK_S = 0.2
+"""How often the clock is looked at while nothing arrives, and a held source asks again."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Readings of this run, by what became of them."""
+
+    accepted: int = 0
+    rejected: int = 0
+    quarantined: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """A delivery, or a source's end."""
+
+    source: Source
+    delivery: Delivery | None
+
+
+class Intake:
+    """Sources -> journal."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        grid: Grid,
+        layout: Callable[[], Layout],
+        sources: Sequence[tuple[Source, SourceClock]],
+        *,
+        now: Callable[[], int],
+        skew_ns: int | None = None,
+        may_read: Callable[[], bool] = lambda: True,
+        appended: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`now`: arrival time, ns UTC. `skew_ns`: readings further ahead of it are quarantined.
+
+        `may_read`: false holds patient sources back. `appended` is called after each group is durable.
+        """
+        self._journal, self._layout, self._now, self._skew_ns = journal, layout, now, skew_ns
+        self._sources = [s for s, _ in sources]
+        self._may_read, self._appended = may_read, appended
+        self._offsets: dict[str, int] = {}
+        self._arrivals: asyncio.Queue[Arrival] = asyncio.Queue(GROUP)
+        self.clock = Clock(grid, {s.name: rule for s, rule in sources})
+        self.counts = Counts()
+
+    async def run(self, stop: asyncio.Event) -> bool:
+        """Until every source has ended, or `stop` is set: true where all ended.
+
+        Raises SourceError, JournalError. What was acknowledged is durable, whatever happens.
+        """
+        self._offsets = await asyncio.to_thread(self._journal.offsets)
+        await asyncio.to_thread(resume, self.clock, self._journal)
+        readers = [asyncio.create_task(self._read(s, stop)) for s in self._sources]
+        try:
+            return await self._write(readers, stop)
+        finally:
+            for reader in readers:
+                reader.cancel()
+            await asyncio.gather(*readers, return_exceptions=True)
+
+    async def _read(self, source: Source, stop: asyncio.Event) -> None:
+        async for delivery in source.deliveries(self._offsets.get(source.name, 0)):
+            await self._arrivals.put(Arrival(source=source, delivery=delivery))
+            while source.patient and not self._may_read() and not stop.is_set():
+                await asyncio.sleep(LOOK_S / 4)
+        await self._arrivals.put(Arrival(source=source, delivery=None))
+
+    async def _write(self, readers: Sequence[asyncio.Task[None]], stop: asyncio.Event) -> bool:
+        running = len(self._sources)
+        while running and not stop.is_set():
+            arrivals = await self._waiting()
+            for reader in readers:
+                if reader.done() and (error := reader.exception()) is not None:
+                    raise error
+            entries = [self._entry(a) for a in arrivals]
+            if (decision := self.clock.wait(self._now())) is not None:
+                entries.append(Entry(source="clock", source_offset=0, parts={}, clock=decision))
+            if entries:
+                await asyncio.to_thread(self._journal.append, entries)
+                self._appended()
+            for arrival in arrivals:
+                if arrival.delivery is not None:
+                    await arrival.delivery.ack()
+            running -= sum(a.delivery is None for a in arrivals)
+        return running == 0
+
+    async def _waiting(self) -> list[Arrival]:
+        """All that wait, or nothing after a while."""
+        try:
+            arrivals = [await asyncio.wait_for(self._arrivals.get(), LOOK_S)]
+        except TimeoutError:
+            return []
+        while len(arrivals) < GROUP and not self._arrivals.empty():
+            arrivals.append(self._arrivals.get_nowait())
+        return arrivals
+
+    def _entry(self, arrival: Arrival) -> Entry:
+        name, delivery = arrival.source.name, arrival.delivery
+        if delivery is None:
+            ended = self.clock.end(name)
+            return Entry(source=name, source_offset=self._offsets.get(name, 0), parts={}, clock=ended)
+        self._offsets[name] = delivery.offset
+        limit = None if self._skew_ns is None else self._now() + self._skew_ns
+        readings, quarantined = quarantine(delivery.readings, limit)
+        span = span_of(readings)
+        decision: ClockDecision | None = None
+        if span is not None:
+            decision = self.clock.observe(name, span[1], self._now(), span[0])
+        self.counts.accepted += len(readings)
+        self.counts.rejected += delivery.rejected
+        self.counts.quarantined += quarantined
+        return Entry(
+            source=name, source_offset=delivery.offset, parts=self._layout().split(readings),
+            rejected=delivery.rejected, quarantined=quarantined, clock=decision,
+        )  # fmt: skip
+
+
+def resume(clock: Clock, journal: Journal) -> None:
+    """Bring the clock to where the log has it: the newest decision's state, then the rows behind it."""
+    newest = journal.clock()
+    if newest is not None:
+        clock.resume(newest.state)
+    first, tail = journal.first, journal.tail
+    decided = [r.sequence for r in journal.read(first, tail, -1) if r.kind is Kind.CLOCK]
+    for record in journal.read(decided[-1] + 1 if decided else first, tail):
+        if record.readings is not None and (span := span_of(record.readings)) is not None:
+            clock.note(record.source, span[1], span[0])

@@ -1,0 +1,138 @@
+"""From rows to what is said: windows for every model that answers, one request, one row per tick.
+
+Synchronous and without a queue of its own; the service decides when it runs and
+what a failed request means. What comes out is durable before it is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.data.scoring import Ask, Member, Said, Scoring
+from penstock.data.speed_view import SpeedView, Spoken
+from penstock.data.windows import Reason, answers_at, cut, prepare, window_hash
+from penstock.speed.plan import ReadPlan
+from penstock.speed.rows import Newest
+
+GROUP_TICKS = 256
+"""Waiting ticks that go out in one request at most."""
+GROUP_BYTES = 16 << 20
+"""Windows of one request, roughly at most; a single tick may be larger."""
+MOVES = 3
+"""A member that moved to another slot between list and request is asked again so often."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answers:
+    """One member over a group of ticks; n of them are answered at."""
+
+    member: Member
+    ticks: NDArray[np.int64]
+    """[n] ascending."""
+    ask: Ask | None
+    """The windows fit to be scored; None where none is."""
+    reasons: NDArray[np.uint8]
+    """[n] `Reason`."""
+    filled: NDArray[np.bool_]
+    """[n]"""
+    hashes: NDArray[np.uint64]
+    """[n] 0 where there was no window."""
+
+    def told(self, said: Said | None) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.int32]]:
+        """Values [n, O], reasons [n] and versions [n] once the answer has come."""
+        values = np.full((len(self.ticks), len(self.member.spec.targets)), np.nan, np.float32)
+        reasons, versions = self.reasons.copy(), np.full(len(self.ticks), self.member.version, np.int32)
+        asked = self.reasons == Reason.OK
+        if said is not None and said.version >= 0:
+            values[asked] = said.values
+            versions[asked] = said.version
+        reasons[asked & ~np.isfinite(values).all(axis=1)] = Reason.NO_ANSWER
+        values[reasons != Reason.OK] = np.nan
+        return values, reasons, versions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanTooSmall:
+    """A member reads tags, or further back, than the plan returns: nothing was said."""
+
+    members: tuple[Member, ...]
+
+
+class Scorer:
+    """Says each tick once, in order."""
+
+    def __init__(self, scoring: Scoring, view: SpeedView) -> None:
+        self._scoring, self._view = scoring, view
+
+    def publish(self, plan: ReadPlan, newest: Newest, tick: int) -> tuple[Spoken, ...] | PlanTooSmall:
+        """Score `tick`, which must be ready, and the closed ticks behind it; write them; what was said.
+
+        Raises ServingError when no answer came: nothing was said then, and the same call may be made again.
+        Raises SiteError when the view cannot be written.
+        """
+        for move in range(MOVES):
+            members = self._scoring.members()
+            if not plan.covers([m.spec for m in members]):
+                return PlanTooSmall(members=members)
+            last = min(newest.bring_up(tick), tick + _group(members))
+            answers = [cut_answers(m, newest, tick, last) for m in members]
+            asks = [a.ask for a in answers if a.ask is not None]
+            said = iter(self._scoring.score(asks) if asks else ())
+            told = [(a, None if a.ask is None else next(said)) for a in answers]
+            if move + 1 == MOVES or all(s is None or s.version >= 0 for _, s in told):
+                break
+        spoken = tuple(speak(told, newest, tick, last))
+        self._view.write(spoken)
+        return spoken
+
+
+def cut_answers(member: Member, newest: Newest, first: int, last: int) -> Answers:
+    """The member's windows at ticks first..last-1 of those it answers at."""
+    spec = member.spec
+    candidates = np.arange(first, last, dtype=np.int64)
+    ticks = candidates[answers_at(spec, candidates)]
+    if not len(ticks):
+        none = np.empty(0)
+        return Answers(
+            member=member, ticks=ticks, ask=None, reasons=none.astype(np.uint8),
+            filled=none.astype(bool), hashes=none.astype(np.uint64),
+        )  # fmt: skip
+    block = newest.block(spec, int(ticks[0]) - spec.depth + 1, int(ticks[-1]) + 1)
+    windows = cut(spec, prepare(spec, block), ticks)
+    fit = windows.reason == Reason.OK
+    x = np.ascontiguousarray(windows.x[fit])
+    hashes = np.zeros(len(ticks), np.uint64)
+    hashes[fit] = window_hash(x)
+    ask = Ask(member=member, windows=x) if len(x) else None
+    return Answers(member=member, ticks=ticks, ask=ask, reasons=windows.reason, filled=windows.filled, hashes=hashes)
+
+
+def speak(told: Sequence[tuple[Answers, Said | None]], newest: Newest, first: int, last: int) -> Iterator[Spoken]:
+    """One row per tick first..last-1, with the members that answer at it."""
+    parts = [(a, a.told(s)) for a, s in told]
+    for tick in range(first, last):
+        at = [(a, t, i) for a, t in parts if (i := _index(a.ticks, tick)) is not None]
+        yield Spoken(
+            tick=tick,
+            members=tuple((a.member.name, len(a.member.spec.targets)) for a, _, _ in at),
+            values=np.concatenate([np.empty(0, np.float32), *(t[0][i] for _, t, i in at)]),
+            versions=np.array([t[2][i] for _, t, i in at], np.int32),
+            reasons=np.array([t[1][i] for _, t, i in at], np.uint8),
+            filled=np.array([a.filled[i] for a, _, i in at], np.bool_),
+            hashes=np.array([a.hashes[i] for a, _, i in at], np.uint64),
+            position=newest.position(tick),
+        )
+
+
+def _index(ticks: NDArray[np.int64], tick: int) -> int | None:
+    at = int(np.searchsorted(ticks, tick))
+    return at if at < len(ticks) and ticks[at] == tick else None
+
+
+def _group(members: Sequence[Member]) -> int:
+    per_tick = sum(4 * m.spec.length * len(m.spec.features) for m in members)
+    return max(1, min(GROUP_TICKS, GROUP_BYTES // max(1, per_tick)))

@@ -1,0 +1,302 @@
+"""The speed layer's process: sources -> journal -> shards -> scorer -> speed view, and the archiver beside it.
+
+Wiring. It follows the log and the view, not its own memory: killed at any
+moment, a new one goes on where those two say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distributed import Client
+
+from penstock.data.archive import Archive
+from penstock.data.archiver import drain
+from penstock.data.grid import Grid
+from penstock.data.journal import Journal, Kind
+from penstock.data.layout import Layout
+from penstock.data.scoring import Member, Scoring
+from penstock.data.speed_view import SpeedView, Spoken
+from penstock.data.window_spec import WindowSpec
+from penstock.data.windows import Reason
+from penstock.errors import ArchiveBusy, ServingError, SiteError
+from penstock.speed.clock import SourceClock, begin_of
+from penstock.speed.following import POLL_S, Following, Place
+from penstock.speed.intake import Intake
+from penstock.speed.plan import ReadPlan, Resolve
+from penstock.speed.scorer import PlanTooSmall, Scorer
+from penstock.speed.source import Source
+from penstock.speed.status import Report, Status, write_status
+
+ARCHIVE_S = 1.0
+"""Between two drains into the archive."""
+LEAD = 1024
+"""Sequences by which patient sources may run ahead of what is said."""
+DRAIN_S = 30.0
+"""After a stop: how long closed ticks may take to be said, and the archiver to get its lock."""
+FAILURES = 8
+"""Readings of the log in a row that may fail without a tick being said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """All that a service is given."""
+
+    site: Path
+    """The site's folder, as the workers see it too."""
+    grid: Grid
+    layout: Callable[[], Layout]
+    """The tags' shards as registered now."""
+    resolve: Resolve
+    sources: Sequence[tuple[Source, SourceClock]]
+    scoring: Scoring
+    scheduler: str
+    """Address of the Dask scheduler."""
+    expected: Sequence[WindowSpec] = ()
+    """Models that may be deployed while it runs: their tags are read from the start."""
+    segment_bytes: int = 64 << 20
+    """Of the journal's segment files."""
+    skew_ns: int | None = None
+    """Readings further ahead of the wall clock are quarantined; None: none is (a replay)."""
+    now: Callable[[], int] = time.time_ns
+    """Wall clock, ns UTC."""
+    on_tick: Callable[[Spoken], None] = lambda spoken: None
+    """Told of each tick after it is durable; must not raise."""
+
+
+@dataclass(slots=True)
+class _Counts:
+    """The run so far."""
+
+    late: int = 0
+    ticks: int = 0
+    predictions: int = 0
+    failed_requests: int = 0
+    first_prediction_ns: int | None = None
+    rereadings: int = 0
+    members: dict[str, int] = field(default_factory=dict)
+
+
+class Service:
+    """One run: `run` once, `stop` from the same loop."""
+
+    def __init__(self, setup: Setup) -> None:
+        """Opens journal, archive and view. Raises JournalError, ArchiveError, SiteError."""
+        self._setup = setup
+        self._journal = Journal.open(setup.site / "journal", segment_bytes=setup.segment_bytes)
+        self._archive = Archive.open(setup.site / "archive")
+        self._view = SpeedView.open(setup.site / "views" / "speed.sqlite")
+        self._scorer = Scorer(setup.scoring, self._view)
+        self._stop = asyncio.Event()
+        self._stopped_at: float | None = None
+        self._counts = _Counts()
+        self._workers: set[str] = set()
+        self._started_workers = 0
+        self._following: Following | None = None
+        self._intake_done = False
+        self._ended = False
+        self._said_position = self._view.last_position()
+        self._intake = Intake(
+            self._journal, setup.grid, setup.layout, setup.sources,
+            now=setup.now, skew_ns=setup.skew_ns, may_read=self._may_read, appended=self._appended,
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        """Stop reading; what is closed is still said and archived, then `run` returns."""
+        self._stop.set()
+
+    async def run(self, *, signals: bool = True) -> Report:
+        """Until every source has ended and all of it is said and archived, or until stopped.
+
+        `signals`: SIGINT and SIGTERM stop it. Raises SourceError, JournalError, ArchiveError, SiteError.
+        """
+        with _signals(self.stop) if signals else contextlib.nullcontext():
+            async with Client(self._setup.scheduler, asynchronous=True) as client:
+                self._note_workers(client)
+                self._started_workers = len(self._workers)
+                archiving = asyncio.create_task(self._keep_archiving(client))
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(self._take_in())
+                        group.create_task(self._say(client))
+                except* Exception as errors:
+                    # One cause is enough: the other task was only cancelled because of it.
+                    raise errors.exceptions[0] from None
+                finally:
+                    archiving.cancel()
+                    await asyncio.gather(archiving, return_exceptions=True)
+                await self._archive_all()
+                self._write_status()
+        return self.report()
+
+    def report(self) -> Report:
+        """The run so far."""
+        taken, counts = self._intake.counts, self._counts
+        running = self._following.failed_requests if self._following else 0
+        return Report(
+            readings=taken.accepted,
+            rejected=taken.rejected,
+            quarantined=taken.quarantined,
+            late=counts.late,
+            ticks=counts.ticks,
+            predictions=counts.predictions,
+            failed_requests=counts.failed_requests + running,
+            first_prediction_ns=counts.first_prediction_ns,
+            worker_restarts=max(0, len(self._workers) - self._started_workers),
+            rereadings=counts.rereadings,
+            ended=self._ended,
+        )
+
+    # Into the journal
+
+    async def _take_in(self) -> None:
+        try:
+            self._ended = await self._intake.run(self._stop)
+        finally:
+            self._stopped_at = None if self._ended else time.monotonic()
+            self._intake_done = True
+
+    def _appended(self) -> None:
+        if self._following is not None:
+            self._following.ring()
+
+    def _may_read(self) -> bool:
+        return self._said_position is None or self._journal.tail - self._said_position < LEAD
+
+    # Out of the journal
+
+    async def _say(self, client: Client) -> None:
+        place = await self._place()
+        specs, failures = list(self._setup.expected), 0
+        while place is not None:
+            specs = _joined(specs, await self._members())
+            plan = ReadPlan.of(specs, self._setup.resolve, self._setup.layout(), self._setup.grid)
+            setup = self._setup
+            self._following = Following(client, setup.site, self._journal, self._scorer, plan, place)
+            outcome = await self._following.run(self._tell, self._done)
+            self._counts.failed_requests += self._following.failed_requests
+            progressed, self._following = self._following.tick > place.tick, None
+            if outcome is None:
+                return
+            self._counts.rereadings += 1
+            failures = 0 if progressed else failures + 1
+            if isinstance(outcome, PlanTooSmall):
+                specs = _joined(specs, outcome.members)
+            elif failures >= FAILURES:
+                raise SiteError(f"the shards make no progress at tick {place.tick}: {outcome}")
+            else:
+                await asyncio.sleep(min(2.0, 0.1 * 2**failures))
+            place = await self._place()
+
+    async def _place(self) -> Place | None:
+        """Where to go on: behind the newest tick said, or at the first decision of the log."""
+        while True:
+            tick, position = self._view.last_tick(), self._view.last_position()
+            if tick is not None and position is not None:
+                return Place(tick=tick + 1, position=position)
+            records = self._journal.read(self._journal.first, self._journal.tail, -1)
+            for record in records:
+                if record.kind is Kind.CLOCK and record.clock is not None:
+                    return Place(tick=begin_of(record.clock), position=record.sequence)
+            if self._intake_done:
+                return None
+            await asyncio.sleep(POLL_S)
+
+    async def _members(self) -> tuple[Member, ...]:
+        """The members now; none while nothing answers: their plan is then made when they do."""
+        try:
+            return await asyncio.to_thread(self._setup.scoring.members)
+        except ServingError:
+            self._counts.failed_requests += 1
+            return ()
+
+    def _tell(self, spoken: tuple[Spoken, ...]) -> None:
+        counts = self._counts
+        self._said_position = spoken[-1].position
+        counts.ticks += len(spoken)
+        said = sum(int((s.reasons == Reason.OK).sum()) for s in spoken)
+        if said and counts.first_prediction_ns is None:
+            counts.first_prediction_ns = self._setup.now()
+        counts.predictions += said
+        for s in spoken:
+            names = (name for name, _ in s.members)
+            counts.members.update(zip(names, s.versions.tolist(), strict=True))
+            self._setup.on_tick(s)
+
+    def _done(self, tick: int) -> bool:
+        if not self._intake_done:
+            return False
+        if self._stopped_at is not None and time.monotonic() - self._stopped_at > DRAIN_S:
+            return True
+        decision = self._journal.clock()
+        return decision is None or tick >= decision.closed
+
+    # Beside it
+
+    async def _keep_archiving(self, client: Client) -> None:
+        while True:
+            await asyncio.sleep(ARCHIVE_S)
+            with contextlib.suppress(ArchiveBusy):  # an import commits: it drains for us
+                await asyncio.to_thread(self._archive_now)
+            self._note_workers(client)
+            await asyncio.to_thread(self._write_status)
+
+    def _archive_now(self) -> None:
+        if self._archive.head().position < self._journal.tail:
+            self._counts.late += drain(self._journal, self._archive, self._setup.layout()).late
+        if self._said_position is not None:
+            # A ring at the last tick said is built from a commit at or before it and the journal from there.
+            self._journal.trim(self._archive.at(self._said_position).position)
+
+    async def _archive_all(self) -> None:
+        deadline = time.monotonic() + DRAIN_S
+        while True:
+            try:
+                return await asyncio.to_thread(self._archive_now)
+            except ArchiveBusy:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(POLL_S)
+
+    def _note_workers(self, client: Client) -> None:
+        self._workers |= set(client.scheduler_info(n_workers=-1)["workers"])
+
+    def _write_status(self) -> None:
+        following, clock = self._following, self._intake.clock
+        status = Status(
+            pid=os.getpid(),
+            written_ns=self._setup.now(),
+            tail=self._journal.tail,
+            archived=self._archive.head().position,
+            closed=clock.closed,
+            next_tick=None if following is None else following.tick,
+            members=dict(self._counts.members),
+            backlog=0 if following is None else following.backlog(),
+            trouble=None if following is None else following.trouble,
+            report=self.report(),
+        )
+        write_status(self._setup.site / "speed", status)
+
+
+def _joined(specs: Sequence[WindowSpec], members: Sequence[Member]) -> list[WindowSpec]:
+    return [*specs, *(m.spec for m in members if m.spec not in specs)]
+
+
+@contextlib.contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    caught = (signal.SIGINT, signal.SIGTERM)
+    for number in caught:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in caught:
+            loop.remove_signal_handler(number)

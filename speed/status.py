@@ -1,0 +1,86 @@
+"""What a running service tells of itself: one small JSON file, and the report at its end."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from penstock.errors import SiteError
+
+FILE = "status.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What one run of the service did."""
+
+    readings: int
+    """Accepted into the journal."""
+    rejected: int
+    quarantined: int
+    late: int
+    """Readings that this run archived behind the watermark."""
+    ticks: int
+    """Ticks said."""
+    predictions: int
+    """Predictions said; withheld ones are not among them."""
+    failed_requests: int
+    """Scoring requests that got no answer; their ticks were asked again."""
+    first_prediction_ns: int | None
+    """Wall-clock time of the first prediction; None where there was none."""
+    worker_restarts: int
+    """Workers that came beyond those at the start."""
+    rereadings: int
+    """Times the log was read again from the last tick said: failures and new models' tags."""
+    ended: bool
+    """Every source ended and all of it was said and archived; false after a stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A moment of a running service. Times are ns UTC."""
+
+    pid: int
+    written_ns: int
+    tail: int
+    """One past the newest journal sequence."""
+    archived: int
+    """The archive holds all sequences below."""
+    closed: int | None
+    """Ticks below are closed."""
+    next_tick: int | None
+    """The next tick to be said."""
+    members: Mapping[str, int]
+    """Version per model, as last said."""
+    backlog: int
+    """Values that wait for the scorer."""
+    trouble: str | None
+    """Why nothing is said at the moment; None when all is well."""
+    report: Report
+    """The run so far."""
+
+
+def write_status(folder: Path, status: Status) -> None:
+    """Replace the file in one go; not made durable: it says nothing that the log does not. Raises SiteError."""
+    aside = folder / f".{FILE}.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(asdict(status)))
+        aside.replace(folder / FILE)
+    except OSError as error:
+        raise SiteError(f"{folder / FILE}: cannot be written: {error}; check disk and rights") from error
+
+
+def read_status(folder: Path) -> dict[str, Any] | None:
+    """The newest status as a dict with the keys of `Status`; None where no service ever ran. Raises SiteError."""
+    try:
+        found: dict[str, Any] = json.loads((folder / FILE).read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise SiteError(f"{folder / FILE}: cannot be read: {error}; the running service writes it anew") from error
+    return found

@@ -1,0 +1,75 @@
+"""Built-in plants and where their data are found."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from penstock.data import datasets
+from penstock.errors import SourceError
+
+ROWS = {2011: 7411, 2012: 7628, 2013: 7152, 2014: 7158, 2015: 7384}
+
+
+def folder() -> Path:
+    return datasets.gas_turbine_folder()
+
+
+def test_years_are_hourly_from_their_first_hour_and_equal_the_file() -> None:
+    for year in datasets.gas_turbine([2014, 2011]):
+        plain = np.loadtxt(folder() / f"gt_{year.year}.csv", delimiter=",", skiprows=1)
+        assert year.values.shape == (ROWS[year.year], 11) == plain.shape
+        np.testing.assert_array_equal(year.values, plain)
+        hours = np.arange(f"{year.year}-01-01T00", f"{year.year + 1}-01-01T00", dtype="datetime64[h]")
+        np.testing.assert_array_equal(year.times.view("datetime64[ns]"), hours[: len(plain)])
+        assert year.table().column_names == ["time", *year.tags]
+
+
+def test_a_missing_year_says_which_there_are(tmp_path: Path) -> None:
+    (tmp_path / "gt_2012.csv").write_text("AT,NOX\n1,2\n")
+    assert [y.year for y in datasets.gas_turbine(folder=tmp_path)] == [2012]
+    with pytest.raises(SourceError, match="years here: 2012"):
+        list(datasets.gas_turbine([2013], tmp_path))
+
+
+def test_a_file_of_something_else_is_told(tmp_path: Path) -> None:
+    (tmp_path / "gt_2012.csv").write_text("AT,NOX\n1,two\n")
+    with pytest.raises(SourceError, match="not the published file"):
+        list(datasets.gas_turbine(folder=tmp_path))
+
+
+def test_the_environment_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "gas_turbine").mkdir()
+    (tmp_path / "gas_turbine" / "gt_2011.csv").write_text("AT\n1\n")
+    assert datasets.gas_turbine_folder({"PENSTOCK_DATASETS": str(tmp_path)}) == tmp_path / "gas_turbine"
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return body.getvalue()
+
+
+def test_a_download_that_is_not_the_published_one_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="gt_2011"):
+        datasets.unpack(zipped({"gt_2011.csv": b"AT\n1\n"}), tmp_path / "gas_turbine")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unpacked_files_are_checked_by_their_sha256(tmp_path: Path) -> None:
+    have = {p.name: p.read_bytes() for p in folder().glob("gt_*.csv")}
+    wanted = {name: sha for name, sha in datasets.GAS_TURBINE_SHA256.items() if name in have}
+    datasets.unpack(zipped({f"inner/{k}": v for k, v in have.items()}), tmp_path / "gas_turbine", wanted)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "gas_turbine").iterdir()} == {k: have[k] for k in wanted}
+    assert [p.name for p in tmp_path.iterdir()] == ["gas_turbine"]
+
+
+def test_unknown_plants_tell_the_nearest() -> None:
+    assert datasets.builtin_plants() == ["gas-turbine"]
+    with pytest.raises(SourceError, match="Did you mean 'gas-turbine'"):
+        datasets.plant_path("gas-turbin")

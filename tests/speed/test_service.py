@@ -1,0 +1,189 @@
+"""The whole speed layer on real workers: what it says is what an uninterrupted in-process run says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_site as small
+
+from penstock.cluster import local_cluster
+from penstock.data.archive import Archive
+from penstock.data.grid import Cells
+from penstock.data.journal import Entry, Journal
+from penstock.data.quality import Rules, assess
+from penstock.data.scoring import Member
+from penstock.data.speed_view import SpeedView
+from penstock.data.windows import Reason, answers_at, cut, prepare, window_hash
+from penstock.speed.clock import SourceClock
+from penstock.speed.service import Service, Setup
+from penstock.speed.sources.replay import Replay
+from penstock.speed.status import Report, read_status
+
+TICKS = 300
+SEED = 11
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    with local_cluster(2) as client:
+        yield client.scheduler.address
+
+
+def setup(site: Path, scheduler: str, means: small.Means, *, rate: float | None = None, ticks: int = TICKS) -> Setup:
+    if not (site / "archive").exists():
+        Archive.create(site / "archive", small.GRID)
+    source = Replay("replay", lambda: [small.rows(0, TICKS, SEED)], rate=rate, group=8, rows=ticks)
+    return Setup(
+        site=site, grid=small.GRID, layout=lambda: small.LAYOUT, resolve=small.resolve,
+        sources=[(source, SourceClock())], scoring=means, scheduler=scheduler, segment_bytes=1 << 20,
+    )  # fmt: skip
+
+
+def run(given: Setup) -> Report:
+    async def main() -> Report:
+        return await Service(given).run()
+
+    return asyncio.run(main())
+
+
+def assert_said(site: Path, ticks: int = TICKS, members: tuple[Member, ...] = small.MEMBERS, since: int = 0) -> None:
+    """Against windows cut at once from the cells of all rows."""
+    cells = Cells.empty(-40, 40 + ticks, 5)
+    cells.put(small.rows(0, ticks, SEED), small.GRID, np.arange(5, dtype=np.int32), None)
+    for member in members:
+        spec = member.spec
+        columns = [small.NAMES.index(n) for n in spec.base]
+        mine = replace_columns(cells, columns)
+        block = assess(mine, Rules.of(spec.base_tags, spec.period_ns))
+        all_ticks = np.arange(since, ticks)
+        expected = cut(spec, prepare(spec, block), all_ticks[answers_at(spec, all_ticks)])
+        said = SpeedView.open(site / "views" / "speed.sqlite").read(member.name, since, ticks)
+        ok = expected.reason == Reason.OK
+        assert np.array_equal(said.ticks, expected.ends)
+        assert np.array_equal(said.reasons, expected.reason)
+        assert np.array_equal(said.hashes[ok], window_hash(expected.x[ok]))
+        np.testing.assert_allclose(said.values[ok, 0], expected.x[ok].mean(axis=(1, 2)), rtol=1e-5, atol=1e-5)
+        assert np.isnan(said.values[~ok]).all()
+        assert ok.sum() > 20
+
+
+def replace_columns(cells: Cells, columns: list[int]) -> Cells:
+    return Cells(
+        first=cells.first,
+        values=cells.values[:, columns],
+        quality=cells.quality[:, columns],
+        offset=cells.offset[:, columns],
+    )
+
+
+def test_a_replay_is_said_and_archived(scheduler: str, tmp_path: Path) -> None:
+    told: list[int] = []
+    report = run(replace(setup(tmp_path, scheduler, small.Means()), on_tick=lambda s: told.append(s.tick)))
+    assert report.ended
+    assert report.readings == len(small.rows(0, TICKS, SEED))
+    assert told == list(range(TICKS))
+    assert (report.ticks, report.failed_requests, report.late) == (TICKS, 0, 0)
+    assert report.predictions > 0
+    assert_said(tmp_path)
+    archive, journal = Archive.open(tmp_path / "archive"), Journal.open(tmp_path / "journal")
+    assert archive.head().position == journal.tail
+    expected = Cells.empty(0, TICKS, 5)
+    expected.put(small.rows(0, TICKS, SEED), small.GRID, np.arange(5, dtype=np.int32), None)
+    got = archive.read(np.arange(5, dtype=np.int32), 0, TICKS)
+    assert got.values.tobytes() == expected.values.tobytes()
+    assert got.quality.tobytes() == expected.quality.tobytes()
+    status = read_status(tmp_path / "speed")
+    assert status is not None
+    assert status["report"]["ticks"] == TICKS
+    # Run again, there is nothing to say; with more rows it goes on where it was.
+    again = run(setup(tmp_path, scheduler, small.Means()))
+    assert (again.ticks, again.readings, again.ended) == (0, 0, True)
+
+
+def test_it_goes_on_where_it_ended(scheduler: str, tmp_path: Path) -> None:
+    assert run(setup(tmp_path, scheduler, small.Means(), ticks=100)).ticks == 100
+    assert run(setup(tmp_path, scheduler, small.Means())).ticks == 200
+    assert_said(tmp_path)
+
+
+def test_triton_away_loses_no_tick(scheduler: str, tmp_path: Path) -> None:
+    means = small.Means()
+    means.away = 6
+    report = run(setup(tmp_path, scheduler, means))
+    assert report.failed_requests == 6
+    assert report.ticks == TICKS
+    assert_said(tmp_path)
+
+
+def test_a_new_member_is_heard_at_the_next_tick(scheduler: str, tmp_path: Path) -> None:
+    means = small.Means(small.MEMBERS[:1])
+    deployed: list[int] = []
+
+    def on_tick(spoken: object) -> None:
+        if spoken.tick >= 60 and not deployed:  # type: ignore[attr-defined]
+            means.current = small.MEMBERS
+            deployed.append(spoken.tick)  # type: ignore[attr-defined]
+
+    report = run(replace(setup(tmp_path, scheduler, means, rate=200.0), on_tick=on_tick))
+    assert report.rereadings == 1
+    assert report.ticks == TICKS
+    far = SpeedView.open(tmp_path / "views" / "speed.sqlite").read("far", 0, TICKS)
+    assert deployed[0] < far.ticks[0] <= deployed[0] + 40
+    assert far.ticks.tolist() == list(range(int(far.ticks[0]), TICKS, 2))
+    assert_said(tmp_path, members=small.MEMBERS[:1])
+
+
+def test_an_import_in_the_middle_is_followed(scheduler: str, tmp_path: Path) -> None:
+    """Another process' records move nothing, stop nothing, and count as late where they are."""
+    history = small.rows(-50, 0, SEED)
+    done: list[int] = []
+
+    def on_tick(spoken: object) -> None:
+        if spoken.tick >= 50 and not done:  # type: ignore[attr-defined]
+            done.append(1)
+            journal = Journal.open(tmp_path / "journal", segment_bytes=1 << 20)
+            journal.append([Entry(source="import:x", source_offset=50, parts=small.LAYOUT.split(history))])
+
+    report = run(replace(setup(tmp_path, scheduler, small.Means(), rate=200.0), on_tick=on_tick))
+    assert (report.ticks, report.late) == (TICKS, len(history))
+    assert_said(tmp_path, since=60)
+    assert Archive.open(tmp_path / "archive").span()[0] == -50
+
+
+SERVICE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+import small_site as small
+from test_service import run, setup
+if __name__ == "__main__":
+    given = setup(Path(sys.argv[1]), sys.argv[2], small.Means(), rate=150.0)
+    print("begun", flush=True)
+    print(run(given).ended, flush=True)
+"""
+
+
+def test_killed_and_stopped_it_says_the_same(scheduler: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SERVICE, str(tmp_path), scheduler, str(Path(__file__).parent)]
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "begun\n"
+            time.sleep(0.9)
+            os.kill(child.pid, number)
+            child.wait(30)
+            assert child.returncode == (0 if number == signal.SIGTERM else -number)
+            if number == signal.SIGTERM:
+                assert child.stdout.read() == "False\n"
+    assert run(setup(tmp_path, scheduler, small.Means())).ended
+    assert_said(tmp_path)
