@@ -211,10 +211,13 @@ def weights_of(model: keras.Model) -> dict[str, NDArray[Any]]:
 
 
 def to_bytes(model: keras.Model) -> bytes:
-    """The `.keras` file of a model."""
+    """The `.keras` file of a model. Raises ModelError when Keras cannot write one (a layer without a config)."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
-        model.save(path)
+        try:
+            model.save(path)
+        except (ValueError, TypeError, NotImplementedError, OSError) as error:
+            raise ModelError(f"model {model.name!r} cannot be saved as a .keras file: {error}") from error
         return path.read_bytes()
 
 

@@ -7,7 +7,7 @@ bytes. This file plans (which cells, which blocks); `committer` writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,6 +80,30 @@ class Batch:
                 self.heaps.setdefault((double, is_late, tags), []).append(part)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Heap:
+    """Readings that are all late or all on time, in order of tick."""
+
+    readings: Readings
+    ticks: NDArray[np.int64]
+    """Of each row, ascending."""
+    is_late: bool
+
+    @classmethod
+    def of(cls, readings: Readings, grid: Grid, is_late: bool) -> Heap:
+        """Sorted; what arrived in order is not copied."""
+        ticks = grid.tick(readings.times)
+        if not bool((np.diff(ticks) >= 0).all()):
+            order = np.argsort(ticks, kind="stable")
+            readings, ticks = _rows(readings, order), ticks[order]
+        return cls(readings=readings, ticks=ticks, is_late=is_late)
+
+    def part(self, begin: int, end: int) -> Heap:
+        """Rows begin..end-1."""
+        rows = slice(begin, end)
+        return Heap(readings=_rows(self.readings, rows), ticks=self.ticks[rows], is_late=self.is_late)
+
+
 def drain(
     journal: Journal,
     archive: Archive,
@@ -133,20 +157,20 @@ def gather(journal: Journal, head: Head, stop: int, layout: Layout, grid: Grid, 
 
 
 def write(batch: Batch, committer: Committer, layout: Layout) -> None:
-    """Merge a batch's readings into the archive, block by block."""
-    grid = committer.archive.grid
-    for (double, is_late, _), heap in batch.heaps.items():
-        dtype = DTYPES[double]
-        readings = _joined(heap)
-        order = np.argsort(ticks := grid.tick(readings.times), kind="stable")
-        ticks = ticks[order]
+    """Merge a batch's readings into the archive, block by block; each block is touched once per dtype."""
+    for double, dtype in enumerate(DTYPES):
+        heaps = [
+            Heap.of(_joined(heap), committer.archive.grid, is_late)
+            for (is_double, is_late, _), heap in batch.heaps.items()
+            if is_double == double
+        ]
         index = np.where(layout.double() == bool(double), layout.index_of(), np.int32(-1)).astype(np.int32)
-        at = 0
-        while at < len(ticks):
-            _, last = committer.block(dtype, int(ticks[at]))
-            until = int(np.searchsorted(ticks, last))
-            part = _rows(readings, order[at:until])
-            for column, stage in _stages(part, int(ticks[at]), int(ticks[until - 1]) + 1, dtype, index, is_late, grid):
+        at = [0] * len(heaps)
+        while left := [int(h.ticks[a]) for h, a in zip(heaps, at, strict=True) if a < len(h.ticks)]:
+            _, last = committer.block(dtype, min(left))
+            until = [int(np.searchsorted(h.ticks, last)) for h in heaps]
+            parts = [h.part(a, u) for h, a, u in zip(heaps, at, until, strict=True) if a < u]
+            for column, stage in _stages(parts, dtype, index, committer.archive.grid):
                 committer.merge(dtype, column, stage)
             at = until
 
@@ -158,22 +182,22 @@ def close(committer: Committer) -> None:
             committer.close_segment(dtype, index)
 
 
-def _stages(
-    part: Readings, first: int, last: int, dtype: str, index: NDArray[np.int32], is_late: bool, grid: Grid
-) -> Iterator[tuple[int, Cells]]:
-    """The cells of ticks first..last-1, in column ranges of bounded size: (first column, cells)."""
-    columns = index[part.tags]
-    begin, end = int(columns.min()), int(columns.max()) + 1
+def _stages(parts: Sequence[Heap], dtype: str, index: NDArray[np.int32], grid: Grid) -> Iterator[tuple[int, Cells]]:
+    """The cells of some readings of one block, in column ranges of bounded size: (first column, cells)."""
+    first, last = min(int(p.ticks[0]) for p in parts), max(int(p.ticks[-1]) for p in parts) + 1
+    columns = [index[p.readings.tags] for p in parts]
+    begin, end = min(int(c.min()) for c in columns), max(int(c.max()) for c in columns) + 1
     wide = max(STAGE_CELLS // (last - first), 1)
     for column in range(begin, end, wide):
         upto = min(column + wide, end)
         stage = Cells.empty(first, last - first, upto - column, dtype)
         here = np.where((index >= column) & (index < upto), index - np.int32(column), np.int32(-1))
-        stage.put(part, grid, here.astype(np.int32), EVERYTHING if is_late else None)
+        for part in parts:
+            stage.put(part.readings, grid, here.astype(np.int32), EVERYTHING if part.is_late else None)
         yield column, stage
 
 
-def _rows(readings: Readings, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Readings:
+def _rows(readings: Readings, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Readings:
     values, quality = readings.values[rows], readings.quality[rows]
     if isinstance(readings, Dense):
         return Dense(times=readings.times[rows], tags=readings.tags, values=values, quality=quality)

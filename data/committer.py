@@ -187,7 +187,7 @@ class Committer:
         cells = Cells(first=ticks[0], values=value, quality=quality, offset=offset)
         s0, s1 = max(c0, column), min(c1, column + stage.values.shape[1])
         mine, its = slice(s0 - c0, s1 - c0), slice(s0 - column, s1 - column)
-        _columns(cells, mine).merge(_columns(stage, its))
+        _columns(cells.rows(stage.first, stage.last), mine).merge(_columns(stage, its))
         for array, block in zip(arrays, (cells.values, cells.quality, cells.offset), strict=True):
             array[where] = block
 

@@ -116,9 +116,9 @@ def load(
     label = name or (Path(source).name if isinstance(source, Path | str) else "table")
     key = source_name(source, options)
     kept = RejectsFile(rejects / f"{_file_name(label)}-{key.removeprefix('import:')[:8]}.csv")
-    rejects.mkdir(parents=True, exist_ok=True)
     rows = accepted = rejected = 0
     try:
+        rejects.mkdir(parents=True, exist_ok=True)
         with locked(rejects / ".lock", deadline_s=LOCK_S):
             already = journal.offsets().get(key, 0)
             kept.cut(already)
@@ -133,6 +133,8 @@ def load(
                     progress(chunk.done, chunk.total, f"import {label}")
     except TimeoutError as error:
         raise SiteError(f"another import of this site is running ({error}); wait for it") from error
+    except OSError as error:
+        raise SiteError(f"{rejects}: cannot be written ({error}); the import goes on where it was") from error
     return ImportReport(
         source=key,
         rows=rows,
@@ -160,11 +162,13 @@ def source_name(source: Source, options: Options | None = None) -> str:
         for block in dataset(source, BLOCK_CELLS).rows(0):
             _hash_columns(sha, block.columns)
         sha.update(repr(list(source.data_vars)).encode())
-    else:
+    elif isinstance(source, pd.DataFrame | pa.Table):
         table = frame_table(source) if isinstance(source, pd.DataFrame) else source
         for block in arrow(table, BLOCK_CELLS).rows(0):
             _hash_columns(sha, block.columns)
         sha.update(repr(table.column_names).encode())
+    else:
+        raise _no_source(source)
     if options not in (None, Options()):
         sha.update(repr(sorted(asdict(options or Options()).items(), key=str)).encode())
     return f"import:{sha.hexdigest()[:12]}"
@@ -204,7 +208,11 @@ def _opened(source: Source, options: Options, block_bytes: int, cells: int) -> C
             return arrow(source, cells)
         case xr.Dataset():
             return dataset(source, cells)
-    raise SourceError(
+    raise _no_source(source)
+
+
+def _no_source(source: object) -> SourceError:
+    return SourceError(
         f"cannot import a {type(source).__name__}; allowed: path of a CSV or Parquet file, DataFrame,"
         " Arrow table, Dataset"
     )

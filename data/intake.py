@@ -124,6 +124,7 @@ class Intake:
         self.long = self._long_columns()
         self.wide: tuple[tuple[int, int], ...] = ()
         self.header_rejects = Rejects.joined([])
+        self._told = False
         if self.long is None:
             self._wide_columns(header_line)
         sequences = len(registry) if self.long else 1
@@ -135,7 +136,7 @@ class Intake:
         found = self._long(rows, times) if self.long else self._wide(rows, times)
         readings, rejects = found.kept(after)
         new = int(np.count_nonzero(rows.lines > after)) + len(rows.malformed.after(after))
-        head = [self.header_rejects] if after < 1 and not self._told else []
+        head = [] if self._told else [self.header_rejects.after(after)]
         self._told = True
         return Chunk(
             readings=tuple(part for part in readings if len(part)),
@@ -145,8 +146,6 @@ class Intake:
             done=rows.done,
             total=rows.total,
         )
-
-    _told = False
 
     def _time_column(self) -> int:
         wanted = self.options.time_column

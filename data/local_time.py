@@ -105,8 +105,10 @@ def _passes(times: Int, early: Int, late: Int, begins: NDArray[np.bool_], before
 
 def _candidates(zone: str, local: Int) -> tuple[Int, Int, NDArray[np.bool_]]:
     """(earlier UTC, later UTC, whether the wall clock skipped it); the two differ where it was shown twice."""
-    years = np.unique(local.astype("datetime64[ns]").astype("datetime64[Y]").astype(np.int64)) + 1970
-    near = sorted({int(y) + d for y in years for d in (-1, 0, 1)})
+    years = local.astype("datetime64[ns]").astype("datetime64[Y]").astype(np.int64) + 1970
+    first = int(years.min())
+    present = np.flatnonzero(np.bincount(years - first)) + first
+    near = sorted({int(year) + d for year in present for d in (-1, 0, 1)})
     changes = np.array([c for year in near for c in _changes(zone, year)], np.int64)
     at, old, new = changes[:, 0] * _NS, changes[:, 1] * _NS, changes[:, 2] * _NS
     offsets = np.append(old[:1], new)

@@ -71,9 +71,10 @@ def _jumps(cells: Cells, believed: Mask, rules: Rules, flags: Flags) -> Mask:
     millisecond apart across a cell's border are noise, not a rate.
     """
     result = np.zeros(believed.shape, bool)
-    at = np.flatnonzero(np.isfinite(rules.rate))
-    if not len(at) or len(believed) < 2:
+    limited = np.isfinite(rules.rate)
+    if not limited.any() or len(believed) < 2:
         return result
+    at = slice(None) if limited.all() else np.flatnonzero(limited)  # a slice copies nothing
     values = cells.values[:, at].astype(np.float64)
     offset = cells.offset[:, at].astype(np.float64)
     periods = np.maximum(1.0 + (offset[1:] - offset[:-1]) / 2.0**32, 1.0)

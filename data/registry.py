@@ -26,8 +26,10 @@ FORMAT = 1
 BUSY_S = 30.0
 """So long a process waits for another one that registers tags."""
 
+# No unique index on names: a million inserts would take twice as long, and `register` holds the only
+# writer's lock while it compares with all names in memory.
 _SCHEMA = """
-create table if not exists tags (id integer primary key, name text not null unique, dtype text not null);
+create table if not exists tags (id integer primary key, name text not null, dtype text not null);
 create table if not exists aliases (alias text primary key, id integer not null) without rowid;
 """
 
@@ -84,7 +86,7 @@ class Registry:
             except BaseException:
                 db.execute("rollback")
                 raise
-            self._known = _load(db)
+            self._known = change.done()
 
     def refresh(self) -> None:
         """Read again what another process may have registered."""
@@ -136,6 +138,8 @@ def _load(db: sqlite3.Connection) -> _Known:
     names, dtypes = [row[0] for row in rows], [row[1] for row in rows]
     ids = dict(db.execute("select alias, id from aliases").fetchall())
     ids.update(zip(names, range(len(names)), strict=True))
+    if len(set(names)) < len(names):
+        raise sqlite3.DatabaseError("a tag name stands there twice; restore it from a copy")
     return _Known(names=names, dtypes=dtypes, ids=ids)
 
 
@@ -194,6 +198,14 @@ class _Change:
 
     def _refuse(self, why: str) -> None:
         raise SiteError(f"{self.path}: {why}")
+
+    def done(self) -> _Known:
+        """What is known once it is committed."""
+        self.known.names += [name for _, name, _ in self.new]
+        self.known.dtypes += [dtype for _, _, dtype in self.new]
+        for name, at in self.renamed:
+            self.known.names[at] = name
+        return self.known
 
     def write(self, db: sqlite3.Connection) -> None:
         """Insert and update; the caller commits."""

@@ -82,8 +82,7 @@ class RejectsFile:
             return
         body = self.path.read_bytes()
         end = 0
-        # A torn last record has no newline at its end; a text with a newline in it is quoted by csv.
-        for raw in _records(body):
+        for raw in io.BytesIO(body):  # one record a line: line ends inside are escaped; a torn one has none
             line = raw.split(b",", 1)[0]
             if not raw.endswith(b"\n") or (line.isdigit() and int(line) > after):
                 break
@@ -100,9 +99,8 @@ class RejectsFile:
         writer = csv.writer(text, lineterminator="\n")
         if not self.path.exists() or not self.path.stat().st_size:
             writer.writerow(HEADER)
-        writer.writerows(
-            zip(rejects.lines.tolist(), rejects.columns, rejects.reasons, map(_one_line, rejects.text), strict=True)
-        )
+        texts = (map(_one_line, column) for column in (rejects.columns, rejects.reasons, rejects.text))
+        writer.writerows(zip(rejects.lines.tolist(), *texts, strict=True))
         with self.path.open("ab") as file:
             file.write(text.getvalue().encode("utf-8", "backslashreplace"))
             file.flush()
@@ -111,7 +109,3 @@ class RejectsFile:
 
 def _one_line(text: str) -> str:
     return text.replace("\r", "\\r").replace("\n", "\\n").replace("\0", "\\0")
-
-
-def _records(body: bytes) -> Iterable[bytes]:
-    return io.BytesIO(body)

@@ -117,6 +117,12 @@ class SpeedView:
         """Journal sequence that closed the newest tick published; None where nothing was."""
         return self._newest("position")
 
+    def count(self) -> tuple[int, int]:
+        """(ticks, predictions) ever said; withheld predictions are not among them."""
+        with self._translated():
+            found = self._connection.execute("SELECT reasons FROM said WHERE fleet = ?", (self._fleet,)).fetchall()
+        return len(found), sum(reasons.count(0) for (reasons,) in found)
+
     def models(self) -> list[str]:
         """Names of all models that ever spoke, sorted."""
         with self._translated():

@@ -140,13 +140,16 @@ def _over_rows(spec: WindowSpec, prepared: Prepared, newest: NDArray[np.int64]) 
     """[n] all rows of the window are ok; [n] one of them is filled."""
     row_ok: Mask = np.all(prepared.ok, axis=1)
     fine, filled = np.ones(len(newest), bool), np.zeros(len(newest), bool)
-    for age in range(spec.length):
-        row = newest - age * spec.stride
-        inside = row >= 0
-        row = np.maximum(row, 0)
-        if len(row_ok):
-            fine &= inside & row_ok[row]
-            filled |= inside & prepared.filled[row]
+    if len(row_ok) == 0:
+        return ~fine, filled
+    # Many ages at once for one window, few for a year of them: [ages, n] stays near a million.
+    many = max(1, 1_000_000 // max(1, len(newest)))
+    for begin in range(0, spec.length, many):
+        ages = np.arange(begin, min(begin + many, spec.length))
+        rows = newest - (ages * spec.stride)[:, None]
+        inside, rows = rows >= 0, np.maximum(rows, 0)
+        fine &= np.all(inside & row_ok[rows], axis=0)
+        filled |= np.any(inside & prepared.filled[rows], axis=0)
     return fine, filled
 
 

@@ -45,7 +45,7 @@ WORKER_ENVIRONMENT: Mapping[str, str] = {
     "TF_NUM_INTEROP_THREADS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-_START_S = 60.0
+_START_S = 180.0
 
 
 @contextmanager
@@ -64,6 +64,8 @@ def local_cluster(workers: int = 2) -> Iterator[Client]:
                 processes=True,
                 memory_limit=0,
                 dashboard_address=None,
+                # Without a dashboard it still serves HTTP, on a fixed port that only one cluster can have.
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                 host="127.0.0.1",
             )
         except (OSError, TimeoutError, RuntimeError) as error:
@@ -80,7 +82,7 @@ def local_cluster(workers: int = 2) -> Iterator[Client]:
 def client_for(address: str) -> Iterator[Client]:
     """A client of the scheduler at `address`, e.g. ``tcp://10.0.0.5:8786``; its workers stay.
 
-    Raises Unavailable when nothing answers there, or no worker is connected, within a minute.
+    Raises Unavailable when nothing answers there, or no worker is connected, within three minutes.
     """
     with dask.config.set(CONFIG):
         try:

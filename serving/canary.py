@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from penstock.errors import BadAnswer
 from penstock.serving.pool import Pool
+
+Array = NDArray[np.floating[Any]]
 
 TOLERANCE = 1e-5
 """In units of each output's scale."""
@@ -59,6 +63,6 @@ def canary(pool: Pool, name: str | None = None) -> Canary:
     )
 
 
-def _check(found: np.ndarray, expected: np.ndarray, scale: np.ndarray, what: str) -> None:
+def _check(found: Array, expected: Array, scale: Array, what: str) -> None:
     if found.shape != expected.shape or not (np.abs(found - expected) <= TOLERANCE * scale).all():
         raise BadAnswer(f"{what}: the golden window gives {found}, expected {expected}: repair or redeploy")

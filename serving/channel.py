@@ -108,6 +108,11 @@ class Channel:
         """Unload `name`; models that need it stay known and fail until it is loaded again."""
         await self._told(self._client.unload_model(name, client_timeout=left_s), name)
 
+    async def server_version(self, left_s: float) -> str:
+        """What the server says it is, e.g. "2.51.0"."""
+        told = await self._told(self._client.get_server_metadata(client_timeout=left_s), "server metadata")
+        return str(told.version)
+
     async def ready(self, name: str, left_s: float) -> bool:
         """What the server says."""
         return bool(await self._told(self._client.is_model_ready(name, client_timeout=left_s), name))

@@ -19,9 +19,10 @@ from typing import Any, Protocol
 
 from penstock.data.scoring import Member
 from penstock.data.windows import WindowSpec
-from penstock.errors import BadAnswer, DeadlineExceeded, ModelError, Refused, ServingError
+from penstock.errors import DeadlineExceeded, ModelError, Refused, ServingError
+from penstock.serving.aliases import live, load_alias, residents, restore
 from penstock.serving.pool import Pool
-from penstock.serving.repository import ENGINE, alias_config
+from penstock.serving.repository import ENGINE
 
 POLL_S = 0.01
 DRAIN_LIMIT_S = 30.0
@@ -142,20 +143,20 @@ class Deployer:
         done = []
         for pool in self._pools:
             restore(pool)
-        held = [_live(pool) for pool in self._pools]
-        for name in {name for live in held for name in live} - set(wanted):
+        held = [live(pool) for pool in self._pools]
+        for name in {name for on_one in held for name in on_one} - set(wanted):
             self.undeploy(name)
         for name, artifact in wanted.items():
             digest = _load(artifact)[1]["digest"]
-            if any(live.get(name, {}).get("digest") != digest for live in held):
+            if any(on_one.get(name, {}).get("digest") != digest for on_one in held):
                 done.append(self.deploy(artifact))
         return done
 
     def _go_live(self, written: _Written, artifact: Deployable, header: Mapping[str, Any]) -> int:
         told = self._job(written.pool, {"do": "publish", "slot": written.slot, **_who(header)})
         resident = {"name": artifact.name, "version": artifact.version, "slot": written.slot, "card": artifact.card}
-        shape = next(r["shape"] for r in _residents(written.pool) if r["slot"] == written.slot)
-        _load_alias(written.pool, resident | {"shape": shape})
+        shape = next(r["shape"] for r in residents(written.pool) if r["slot"] == written.slot)
+        load_alias(written.pool, resident | {"shape": shape})
         return int(told["generation"])
 
     def _drain(self, old: Sequence[tuple[Pool, int | None]], header: Mapping[str, Any]) -> None:
@@ -182,7 +183,7 @@ class Deployer:
                 self._job(pool, {"do": "settle", **_who(header)})
 
     def _put_back(self, w: _Written, header: Mapping[str, Any]) -> None:
-        if w.slot in (r["slot"] for r in _live(w.pool).values()):
+        if w.slot in (r["slot"] for r in live(w.pool).values()):
             if w.before is None:
                 self._job(w.pool, {"do": "withdraw", **_who(header)})
             else:
@@ -206,43 +207,13 @@ class Deployer:
         return told
 
 
-def restore(pool: Pool) -> list[str]:
-    """Load the alias of every published member that has none, or a wrong one; their names.
-
-    Triton forgets aliases when it ends; the engine remembers its slots.
-    """
-    slots = {m.name: (m.version, m.parameters.get("slot")) for m in pool.models()}
-    loaded = []
-    for name, resident in _live(pool).items():
-        if slots.get(name) != (resident["version"], resident["slot"]):
-            _load_alias(pool, resident)
-            loaded.append(name)
-    return loaded
-
-
 def members_of(told: Mapping[str, Any]) -> list[Member]:
     """The published members in an answer to the admin request ``members``, by name."""
-    live = sorted((r for r in told["residents"] if r["live"]), key=lambda r: str(r["name"]))
+    published = sorted((r for r in told["residents"] if r["live"]), key=lambda r: str(r["name"]))
     return [
         Member(name=r["name"], version=r["version"], slot=r["slot"], spec=WindowSpec.from_json(r["card"]["spec"]))
-        for r in live
+        for r in published
     ]
-
-
-def _residents(pool: Pool) -> list[dict[str, Any]]:
-    return list(pool.admin({"do": "members"})["residents"])
-
-
-def _live(pool: Pool) -> dict[str, dict[str, Any]]:
-    return {r["name"]: r for r in _residents(pool) if r["live"]}
-
-
-def _load_alias(pool: Pool, resident: Mapping[str, Any]) -> None:
-    name, version = resident["name"], resident["version"]
-    config = alias_config(name, resident["slot"], tuple(resident["shape"]), resident["card"])
-    pool.load(name, config, {f"file:{version}/keep": b"0"})
-    if not pool.ready(name):
-        raise BadAnswer(f"{pool.endpoints[0]}: {name}@{version} was loaded and is not ready: look into Triton's log")
 
 
 def _who(header: Mapping[str, Any]) -> dict[str, Any]:

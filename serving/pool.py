@@ -12,17 +12,17 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.errors import BadAnswer, Overloaded, ServingError, Unavailable
+from penstock.errors import BadAnswer, DeadlineExceeded, Overloaded, ServingError, Unavailable
 from penstock.serving import wire
 from penstock.serving.channel import Channel, ModelInfo
-from penstock.serving.wire import Call, Prediction, TickAnswer
+from penstock.serving.wire import Call, Prediction, Rows, TickAnswer
 
 R = TypeVar("R")
 
@@ -83,11 +83,11 @@ class Pool:
         """`predict`, awaited from any event loop."""
         return await self._join(self._predict(model, window, version))
 
-    def tick(self, slots: NDArray[np.int32], rows: Sequence[NDArray[np.float32]]) -> TickAnswer:
+    def tick(self, slots: NDArray[np.int32], rows: Rows) -> TickAnswer:
         """All models in one request: slots [M] and their windows, each [T, F]."""
         return self._wait(self._tick(slots, rows))
 
-    async def atick(self, slots: NDArray[np.int32], rows: Sequence[NDArray[np.float32]]) -> TickAnswer:
+    async def atick(self, slots: NDArray[np.int32], rows: Rows) -> TickAnswer:
         """`tick`, awaited from any event loop."""
         return await self._join(self._tick(slots, rows))
 
@@ -114,6 +114,10 @@ class Pool:
         except ServingError:
             return False
 
+    def server_version(self) -> str:
+        """Version of the Triton behind the first endpoint that answers."""
+        return self._wait(self._each(lambda c, s: c.server_version(s)))
+
     async def _predict(self, model: str, window: NDArray[np.float32], version: int | None) -> Prediction:
         window = np.asarray(window, np.float32)
         call = Call(
@@ -127,7 +131,7 @@ class Pool:
             raise BadAnswer(f"{endpoint}: {model}: {arrays['prediction'].shape} for {call.inputs['window'].shape}")
         return Prediction(values=arrays["prediction"], version=int(arrays["version"][0]))
 
-    async def _tick(self, slots: NDArray[np.int32], rows: Sequence[NDArray[np.float32]]) -> TickAnswer:
+    async def _tick(self, slots: NDArray[np.int32], rows: Rows) -> TickAnswer:
         arrays, endpoint = await self._infer(wire.tick_call(slots, rows))
         return wire.tick_answer(arrays, len(slots), endpoint)
 
@@ -183,7 +187,14 @@ class Pool:
         return asyncio.run_coroutine_threadsafe(body, self._loop)
 
     def _wait(self, body: Coroutine[Any, Any, R]) -> R:
-        return self._submit(body).result(self.limits.deadline_s + 5.0)
+        future = self._submit(body)
+        try:
+            return future.result(self.limits.deadline_s + 5.0)
+        except TimeoutError:
+            future.cancel()
+            raise DeadlineExceeded(f"no answer within {self.limits.deadline_s} s, nor a word why") from None
+        except CancelledError:
+            raise Unavailable("this pool was closed while the call was under way") from None
 
     async def _join(self, body: Coroutine[Any, Any, R]) -> R:
         return await asyncio.wrap_future(self._submit(body))

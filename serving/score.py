@@ -41,8 +41,8 @@ class Score:
 
         Raises ServingError when no answer came at all.
         """
-        if not asks:
-            return []
+        if not any(len(a.windows) for a in asks):
+            return [_nothing(a) for a in asks]
         said, generation = self._ask(asks)
         if generation == self._generation and all(s.version >= 0 for s in said):
             return said
@@ -67,9 +67,13 @@ class Score:
             if count and (spoke >= 0).all():
                 said.append(Said(values=np.stack(rows), version=int(spoke[0])))
             else:
-                outputs = len(ask.member.spec.targets)
-                said.append(Said(values=np.full((count, outputs), np.nan, np.float32), version=-1))
+                said.append(_nothing(ask))
         return said, answer.generation
+
+
+def _nothing(ask: Ask) -> Said:
+    shape = (len(ask.windows), len(ask.member.spec.targets))
+    return Said(values=np.full(shape, np.nan, np.float32), version=-1)
 
 
 def _moved(asked: Member, said: Said, now: Member | None) -> bool:

@@ -10,7 +10,6 @@ The folder (a site's ``triton/``) holds ``models/`` (Triton's repository),
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import socket
@@ -24,14 +23,13 @@ from typing import Any
 
 from penstock.errors import ServingError, SiteError, Unavailable
 from penstock.serving import keeper
+from penstock.serving.aliases import restore
 from penstock.serving.canary import Canary, canary
-from penstock.serving.deploy import restore
+from penstock.serving.launch import STOP_S, command, environment, shm_prefix
 from penstock.serving.pool import Pool
 from penstock.serving.provision import Installation, provision
 from penstock.serving.repository import ENGINE, lay_out
 
-STOP_S = 8.0
-"""What the server gets to end by itself before it is killed."""
 LOG_BYTES = 16 << 20
 
 
@@ -95,13 +93,16 @@ class Triton:
     @staticmethod
     def running(folder: Path) -> Running | None:
         """Who runs on `folder`, from whichever process asks."""
-        record = folder.absolute() / "server.json"
+        folder = folder.absolute()
         try:
-            told = json.loads(record.read_text())
-            os.kill(told["keeper"], 0)
+            told = json.loads((folder / "server.json").read_text())
+            with open(folder / "lock") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:  # held by the keeper or its server: it runs
+            return Running(**told)
         except (OSError, ValueError):
             return None
-        return Running(**told)
+        return None
 
     def __enter__(self) -> Triton:
         return self
@@ -163,41 +164,6 @@ class Triton:
         log = self.folder / "triton.log"
         text = log.read_text(errors="replace").splitlines() if log.exists() else []
         return "\n".join([f"the end of {log}:", *text[-15:]])
-
-
-def shm_prefix(folder: Path) -> str:
-    """Name prefix of the /dev/shm regions of the server on `folder`."""
-    return f"penstock_{hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:12]}_"
-
-
-def command(found: Installation, folder: Path, endpoint: str) -> list[str]:
-    """The server's command line: loopback only, gRPC only, models loaded by request only."""
-    host, port = endpoint.rsplit(":", 1)
-    return [
-        str(found.server),
-        f"--model-repository={folder / 'models'}",
-        f"--backend-directory={found.backends}",
-        f"--backend-config=python,shm-region-prefix-name={shm_prefix(folder)}",
-        "--model-control-mode=explicit",
-        f"--load-model={ENGINE}",
-        "--exit-on-error=true",
-        f"--exit-timeout-secs={int(STOP_S) - 2}",
-        "--allow-http=false",
-        "--allow-metrics=false",
-        f"--grpc-address={host}",
-        f"--grpc-port={port}",
-        "--disable-auto-complete-config",
-    ]
-
-
-def environment(found: Installation) -> dict[str, str]:
-    """The server's environment: this Python first on PATH, so that the stub takes its packages."""
-    given = dict(os.environ)
-    given["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{given.get('PATH', '')}"
-    if found.libraries:
-        given["LD_LIBRARY_PATH"] = f"{found.libraries}{os.pathsep}{given.get('LD_LIBRARY_PATH', '')}".rstrip(":")
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONDONTWRITEBYTECODE": "1"}
-    return given | quiet | {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "2", "OMP_NUM_THREADS": "1"}
 
 
 def _spawn(folder: Path, found: Installation, endpoint: str, lock: int) -> subprocess.Popen[bytes]:

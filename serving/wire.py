@@ -36,7 +36,11 @@ from penstock.errors import (
 
 _TYPES = {"int32": "INT32", "int64": "INT64", "float32": "FP32", "uint8": "UINT8"}
 _DTYPES = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32, "UINT8": np.uint8}
-_STUB_DEAD = ("Stub process", "is not healthy", "unload")
+_STUB_DEAD = ("Stub process", "is not healthy")
+
+
+Rows = Sequence[NDArray[np.float32]] | NDArray[np.float32]
+"""Windows of a tick: M arrays [T, F], of any shapes, or one array [M, T, F]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,7 +80,7 @@ class TickAnswer:
     """Who answered; slots mean nothing to another one."""
 
 
-def tick_call(slots: NDArray[np.int32], rows: Sequence[NDArray[np.float32]]) -> Call:
+def tick_call(slots: NDArray[np.int32], rows: Rows) -> Call:
     """slots [M], rows: M windows [T, F] -> the request.
 
     Raises BadRequest when the two do not fit together.
@@ -151,7 +155,7 @@ def translate(error: InferenceServerException, endpoint: str, what: str) -> Serv
     text = f"{endpoint}: {what}: {error.message()}"
     if status == "UNAVAILABLE":
         return Unavailable(f"{text}: is the server running and the model deployed?")
-    if any(sign in str(error.message()) for sign in _STUB_DEAD[:2]):
+    if any(sign in str(error.message()) for sign in _STUB_DEAD):
         return Unavailable(f"{text}: the engine's process has died; repair() loads it again")
     match status:
         case "DEADLINE_EXCEEDED" | "CANCELLED":

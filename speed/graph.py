@@ -54,6 +54,7 @@ class Graph:
         # The queue is never full: map_async would spin while it waits for room.
         self._maps = [s.map_async(self._answer, parallelism=permits + 2) for s in self._sources.values()]
         self._sinks = [node.sink(self._out) for node in self._maps]
+        self._answering: set[asyncio.Task[Answer]] = set()
         self.resubmitted = 0
         """Steps submitted again because no answer came in time."""
 
@@ -70,6 +71,8 @@ class Graph:
                 stop.set()
                 task.cancel()
                 node.work_task = None
+        for answering in list(self._answering):
+            answering.cancel()
 
     def _out(self, answer: Answer) -> None:
         self._permits[answer.step.shard].release()
@@ -79,7 +82,11 @@ class Graph:
             log.exception("an answer of shard %d was not taken", answer.step.shard)
 
     async def _answer(self, step: Step) -> Answer:
-        """Never raises: map_async would drop the step."""
+        """Never raises but when cancelled: map_async would drop the step."""
+        me: asyncio.Task[Answer] | None = asyncio.current_task()
+        if me is not None:
+            self._answering.add(me)
+            me.add_done_callback(self._answering.discard)
         futures: list[Future] = []
         waiting: set[asyncio.Task[Answer | str]] = set()
         reason = "no worker answered"

@@ -86,7 +86,8 @@ class Newest:
 
     def __init__(self, plan: ReadPlan) -> None:
         self.shards = {s.shard: ShardRows(plan.depth, len(s.columns)) for s in plan.shards}
-        self._place = plan.place()
+        self._plan_place = plan.place()
+        self._places: dict[int, tuple[WindowSpec, list[tuple[int, int]]]] = {}
 
     def add(self, shard: int, rows: tuple[Rows, ...]) -> None:
         """Keep what a step returned."""
@@ -111,7 +112,7 @@ class Newest:
 
     def block(self, spec: WindowSpec, first: int, last: int) -> Block:
         """The columns of a model's base tags, ticks first..last-1; begins later where rows do."""
-        places = [self._place[tag] for tag in spec.base_tags]
+        places = self._places_of(spec)
         used = sorted({shard for shard, _ in places})
         first = max([first, *(self.shards[s].first for s in used)])
         values = np.empty((last - first, len(places)), np.float32)
@@ -121,3 +122,10 @@ class Newest:
             columns = [places[i][1] for i in mine]
             values[:, mine], flags[:, mine] = self.shards[shard].part(first, last, columns)
         return Block(first=first, tags=spec.base, values=values, flags=flags)
+
+    def _places_of(self, spec: WindowSpec) -> list[tuple[int, int]]:
+        """(shard, column) per base tag. Found once per spec object: hashing rules at every tick would cost more."""
+        if id(spec) not in self._places:
+            found = [self._plan_place[tag] for tag in spec.base_tags]
+            self._places[id(spec)] = spec, found  # the spec is kept, so that its id stays its own
+        return self._places[id(spec)][1]

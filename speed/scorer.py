@@ -67,6 +67,7 @@ class Scorer:
 
     def __init__(self, scoring: Scoring, view: SpeedView) -> None:
         self._scoring, self._view = scoring, view
+        self._covered: tuple[ReadPlan, tuple[Member, ...]] | None = None
 
     def publish(self, plan: ReadPlan, newest: Newest, tick: int) -> tuple[Spoken, ...] | PlanTooSmall:
         """Score `tick`, which must be ready, and the closed ticks behind it; write them; what was said.
@@ -76,7 +77,7 @@ class Scorer:
         """
         for move in range(MOVES):
             members = self._scoring.members()
-            if not plan.covers([m.spec for m in members]):
+            if not self._covers(plan, members):
                 return PlanTooSmall(members=members)
             last = min(newest.bring_up(tick), tick + _group(members))
             answers = [cut_answers(m, newest, tick, last) for m in members]
@@ -88,6 +89,15 @@ class Scorer:
         spoken = tuple(speak(told, newest, tick, last))
         self._view.write(spoken)
         return spoken
+
+    def _covers(self, plan: ReadPlan, members: tuple[Member, ...]) -> bool:
+        """Comparing hundreds of models' rules takes milliseconds: the same list is judged once."""
+        known = self._covered
+        if known is not None and known[0] is plan and known[1] is members:
+            return True
+        covered = plan.covers([m.spec for m in members])
+        self._covered = (plan, members) if covered else None
+        return covered
 
 
 def cut_answers(member: Member, newest: Newest, first: int, last: int) -> Answers:

@@ -9,31 +9,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from distributed import Client
 
 from penstock.data.archive import Archive
 from penstock.data.archiver import drain
-from penstock.data.grid import Grid
 from penstock.data.journal import Journal, Kind
-from penstock.data.layout import Layout
-from penstock.data.scoring import Member, Scoring
+from penstock.data.scoring import Member
 from penstock.data.speed_view import SpeedView, Spoken
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason
-from penstock.errors import ArchiveBusy, ServingError, SiteError
-from penstock.speed.clock import SourceClock, begin_of
+from penstock.errors import ArchiveBusy, PenstockError, ServingError, SiteError
+from penstock.speed.clock import begin_of
 from penstock.speed.following import POLL_S, Following, Place
 from penstock.speed.intake import Intake
-from penstock.speed.plan import ReadPlan, Resolve
+from penstock.speed.plan import ReadPlan
+from penstock.speed.process import alone, connected, signals_to
 from penstock.speed.scorer import PlanTooSmall, Scorer
-from penstock.speed.source import Source
+from penstock.speed.setup import Setup
 from penstock.speed.status import Report, Status, write_status
+
+__all__ = ["Report", "Service", "Setup"]
 
 ARCHIVE_S = 1.0
 """Between two drains into the archive."""
@@ -43,32 +42,6 @@ DRAIN_S = 30.0
 """After a stop: how long closed ticks may take to be said, and the archiver to get its lock."""
 FAILURES = 8
 """Readings of the log in a row that may fail without a tick being said."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """All that a service is given."""
-
-    site: Path
-    """The site's folder, as the workers see it too."""
-    grid: Grid
-    layout: Callable[[], Layout]
-    """The tags' shards as registered now."""
-    resolve: Resolve
-    sources: Sequence[tuple[Source, SourceClock]]
-    scoring: Scoring
-    scheduler: str
-    """Address of the Dask scheduler."""
-    expected: Sequence[WindowSpec] = ()
-    """Models that may be deployed while it runs: their tags are read from the start."""
-    segment_bytes: int = 64 << 20
-    """Of the journal's segment files."""
-    skew_ns: int | None = None
-    """Readings further ahead of the wall clock are quarantined; None: none is (a replay)."""
-    now: Callable[[], int] = time.time_ns
-    """Wall clock, ns UTC."""
-    on_tick: Callable[[Spoken], None] = lambda spoken: None
-    """Told of each tick after it is durable; must not raise."""
 
 
 @dataclass(slots=True)
@@ -103,6 +76,7 @@ class Service:
         self._intake_done = False
         self._ended = False
         self._said_position = self._view.last_position()
+        self._begun_at = self._journal.tail
         self._intake = Intake(
             self._journal, setup.grid, setup.layout, setup.sources,
             now=setup.now, skew_ns=setup.skew_ns, may_read=self._may_read, appended=self._appended,
@@ -117,24 +91,29 @@ class Service:
 
         `signals`: SIGINT and SIGTERM stop it. Raises SourceError, JournalError, ArchiveError, SiteError.
         """
-        with _signals(self.stop) if signals else contextlib.nullcontext():
-            async with Client(self._setup.scheduler, asynchronous=True) as client:
-                self._note_workers(client)
-                self._started_workers = len(self._workers)
-                archiving = asyncio.create_task(self._keep_archiving(client))
-                try:
-                    async with asyncio.TaskGroup() as group:
-                        group.create_task(self._take_in())
-                        group.create_task(self._say(client))
-                except* Exception as errors:
-                    # One cause is enough: the other task was only cancelled because of it.
-                    raise errors.exceptions[0] from None
-                finally:
-                    archiving.cancel()
-                    await asyncio.gather(archiving, return_exceptions=True)
-                await self._archive_all()
-                self._write_status()
+        with signals_to(self.stop) if signals else contextlib.nullcontext(), alone(self._setup.site / "speed"):
+            try:
+                await self._run()
+            finally:
+                self._journal.close()
+                self._view.close()
         return self.report()
+
+    async def _run(self) -> None:
+        async with connected(self._setup.scheduler, self._setup.connect_s) as client:
+            self._note_workers(client)
+            self._started_workers = len(self._workers)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    archiving = group.create_task(self._keep_archiving(client))
+                    work = [group.create_task(self._take_in()), group.create_task(self._say(client))]
+                    await asyncio.gather(*work)
+                    archiving.cancel()
+            except* PenstockError as errors:
+                # One cause is enough: the others were only cancelled because of it.
+                raise errors.exceptions[0] from None
+            await self._archive_all()
+            self._write_status()
 
     def report(self) -> Report:
         """The run so far."""
@@ -168,7 +147,12 @@ class Service:
             self._following.ring()
 
     def _may_read(self) -> bool:
-        return self._said_position is None or self._journal.tail - self._said_position < LEAD
+        """No, while closed ticks wait to be said and the log has grown long meanwhile."""
+        closed, following = self._intake.clock.closed, self._following
+        if closed is None or (following is not None and following.tick >= closed):
+            return True
+        said = self._begun_at if self._said_position is None else self._said_position
+        return self._journal.tail - said < LEAD
 
     # Out of the journal
 
@@ -287,16 +271,3 @@ class Service:
 
 def _joined(specs: Sequence[WindowSpec], members: Sequence[Member]) -> list[WindowSpec]:
     return [*specs, *(m.spec for m in members if m.spec not in specs)]
-
-
-@contextlib.contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    caught = (signal.SIGINT, signal.SIGTERM)
-    for number in caught:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in caught:
-            loop.remove_signal_handler(number)

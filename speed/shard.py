@@ -85,7 +85,7 @@ def run_step(step: Step) -> tuple[Rows, ...]:
     journal, archive = _stores(step.site)
     # Taken out of the cache while it changes: a step that raises leaves nothing half-folded behind.
     kept = _kept.pop((step.site, step.shard), None)
-    if kept is None or not kept.serves(step, plan):
+    if kept is None or not kept.serves(step, plan, journal.first):
         built = _build(step, plan, journal, archive)
         if built is None:
             return ()
@@ -177,9 +177,9 @@ class _Kept:
     """Holds all readings of sequences below."""
     plan: str
 
-    def serves(self, step: Step, plan: ShardPlan) -> bool:
-        """Whether the step can go on from here."""
-        if self.plan != step.plan or self.position > step.start:
+    def serves(self, step: Step, plan: ShardPlan, oldest: int) -> bool:
+        """Whether the step can go on from here, in a log that begins at `oldest`."""
+        if self.plan != step.plan or not oldest <= self.position <= step.start:
             return False
         return step.want is None or step.want - plan.reach >= self.ring.floor
 

@@ -26,13 +26,17 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 from .framing import unpack
+from .golden import Refusal
 from .hosts import Stopped
-from .slots import Refusal, Resident, Slots, View
+from .slots import Resident, Slots, View
 from .tick import answer_tick
 
 CLAIM_S = 120.0
 """A deploy that has not settled by then has lost its claim on the name."""
 JOBS_KEPT = 256
+ALIAS_WINDOWS = 8192
+"""Most windows in one alias request: an ensemble does not tell its steps that the caller has gone,
+so this bounds for how long one request can hold up the others."""
 
 
 class TritonPythonModel:
@@ -48,6 +52,7 @@ class TritonPythonModel:
         self.jobs: dict[int, dict[str, Any]] = {}
         self.claims: dict[str, tuple[str, float]] = {}
         self.lock = threading.Lock()
+        self.dropped = 0
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request; an error answers its own request only."""
@@ -64,6 +69,7 @@ class TritonPythonModel:
                 raise Stopped
             return pb_utils.InferenceResponse(self._answer(request))
         except Stopped:
+            self.dropped += 1
             error = codes("the caller has gone", codes.CANCELLED)
         except (Refusal, ValueError, KeyError, IndexError) as wrong:
             error = codes(f"engine: {wrong}", codes.INVALID_ARG)
@@ -97,8 +103,13 @@ class TritonPythonModel:
         windows = _array(tensor)
         if windows.ndim != 3 or windows.shape[1:] != resident.shape[:2] or not len(windows):
             raise ValueError(f"{resident.name}: windows are {windows.shape}, expected [n, *{resident.shape[:2]}]")
+        if len(windows) > ALIAS_WINDOWS:
+            raise ValueError(f"{resident.name}: {len(windows)} windows at once, at most {ALIAS_WINDOWS}: ask in pieces")
         values = view.hosts[resident.host].run_one(resident.row, windows, request.is_cancelled)
-        outputs = {f"prediction.{slot}": values, f"version.{slot}": np.array([resident.version], np.int64)}
+        outputs: dict[str, NDArray[Any]] = {
+            f"prediction.{slot}": values,
+            f"version.{slot}": np.array([resident.version], np.int64),
+        }
         wanted = request.requested_output_names()
         return [_tensor(k, v) for k, v in outputs.items() if k in wanted]
 
@@ -126,6 +137,7 @@ class TritonPythonModel:
             "taken": len(view.residents),
             "members": len(view.published),
             "broken": self.slots.broken,
+            "dropped": self.dropped,
         }
 
     def _members(self, known: int | None) -> dict[str, Any]:

@@ -8,9 +8,9 @@ exactly what was published. Runs inside Triton, imports nothing of penstock.
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import shutil
 import time
 import zlib
 from collections.abc import Mapping
@@ -24,16 +24,11 @@ from numpy.typing import NDArray
 
 from .forward import F32, Shape, shape_of
 from .framing import unpack
+from .golden import Refusal, arrays_of, golden_of, mismatch
 from .hosts import Group, Host, Solo
 
-TOLERANCE = 1e-5
-"""Largest difference from the golden predictions, in units of each output's scale."""
 IDLE_S = 300.0
 """An unpublished slot that nobody has asked for this long may be taken again."""
-
-
-class Refusal(Exception):
-    """The member is not taken; the text says why. Nothing has changed."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +96,7 @@ class Slots:
         """Published members that could not be read again at start, with the reason."""
         self.used_at = np.zeros(capacity)
         """Monotonic seconds of the last request per slot."""
+        # From the clock, so that it moves on even where the state folder was lost.
         self.view = view_of(capacity, int(time.time() * 1000), {}, {}, {})
         folder.mkdir(parents=True, exist_ok=True)
         self._restore()
@@ -156,8 +152,8 @@ class Slots:
         for slot in sorted(taken - set(self.view.published.values())):
             self.free(slot, IDLE_S)  # left behind by a deployer that died
         free = (s for s in range(self.capacity) if s not in self.view.residents)
-        slot = next(free, None)
-        if slot is None:
+        slot = next(free, -1)
+        if slot < 0:
             raise Refusal(f"all {self.capacity} slots are taken: undeploy a model or start with more capacity")
         self.used_at[slot] = now
         return slot
@@ -165,13 +161,14 @@ class Slots:
     def _admit(self, frame: bytes, slot: int) -> Resident:
         """Into the view, after the golden check."""
         header, parts = unpack(frame)
-        golden = _golden(parts["golden"])
+        golden = golden_of(parts["golden"])
         rows, features = golden[0].shape[1:]
+        key, host, row = f"solo {slot}", None, 0  # type: str, Host | None, int
         if header["kind"] == "solo":
-            key, host, row = f"solo {slot}", self._solo(parts["saved_model"], rows, features), 0
+            host = self._solo(parts["saved_model"], rows, features)
         else:
-            key, host, row = self._join(_arrays(parts["serving"]), rows, features)
-        reason = _mismatch(host, row, golden)
+            key, host, row = self._join(arrays_of(parts["serving"]), rows, features)
+        reason = mismatch(host, row, golden)
         if reason:
             raise Refusal(f"{header['name']}@{header['version']}: {reason}")
         resident = Resident(
@@ -232,11 +229,15 @@ class Slots:
     def _restore(self) -> None:
         """Read published slots again; what was never published is removed."""
         listing = self.folder / "published.json"
-        stored = json.loads(listing.read_bytes()) if listing.exists() else {"generation": 0, "published": {}}
+        stored: dict[str, Any] = {"generation": 0, "published": {}}
+        if listing.exists():
+            stored = json.loads(listing.read_bytes())
         published: dict[str, int] = stored["published"]
         kept = {f"{slot}.slot" for slot in published.values()} | {"published.json"}
         for path in self.folder.iterdir():
-            if path.is_file() and path.name not in kept:
+            if path.is_dir():  # a SavedModel that was being loaded
+                shutil.rmtree(path)
+            elif path.name not in kept:
                 path.unlink()
         alive = {}
         for name, slot in published.items():
@@ -248,38 +249,6 @@ class Slots:
         self.view = replace(self.view, generation=max(stored["generation"], self.view.generation))
         if published:
             self._publish(alive)
-
-
-def _mismatch(host: Host, row: int, golden: tuple[F32, F32, F32]) -> str:
-    """Why the golden windows are not answered as they should be; empty when they are."""
-    windows, wanted, scale = golden
-    found = host.run_one(row, windows, lambda: False)
-    if found.shape != wanted.shape:
-        return f"the golden windows give {found.shape}, expected {wanted.shape}"
-    if not np.isfinite(found).all():
-        return "the golden windows give values that are not finite"
-    worst = np.abs(found - wanted) / scale
-    if not worst.max() <= TOLERANCE:
-        return (
-            f"the golden windows differ from Keras by {worst.max():.3g} of the target's scale; allowed: {TOLERANCE:g}"
-        )
-    return ""
-
-
-def _arrays(npz: bytes) -> dict[str, F32]:
-    with np.load(io.BytesIO(npz), allow_pickle=False) as stored:
-        return {k: np.asarray(stored[k], np.float32) for k in stored.files}
-
-
-def _golden(npz: bytes) -> tuple[F32, F32, F32]:
-    arrays = _arrays(npz)
-    windows, predictions, scale = (arrays[k] for k in ("windows", "predictions", "scale"))
-    predictions = predictions.reshape(len(windows), -1)
-    if windows.ndim != 3 or not len(windows):
-        raise Refusal(f"golden windows have shape {windows.shape}, expected [g, T, F] with g > 0")
-    if scale.shape != predictions.shape[1:] or not (scale > 0).all():
-        raise Refusal(f"golden scale is {scale}, expected {predictions.shape[1]} positive numbers")
-    return windows, predictions, scale
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -123,7 +123,7 @@ def test_change_from_last_without_past_target_is_a_mistake(history: History) -> 
     (job,) = waterworks.jobs(
         history, waterworks.model("flow", past_target=False), wish=Wish(lstm={"change_from_last": True})
     )
-    with pytest.raises(ModelError, match="'flow'.*needs past_target"):
+    with pytest.raises(ModelError, match=r"'flow'.*needs past_target"):
         training.train(job)
 
 

@@ -55,7 +55,7 @@ def test_appended_tags_move_no_tag(names: list[str], more: list[str], shards: in
 def test_split_loses_nothing(block: Readings, shards: int) -> None:
     layout = Layout(["float32", "float64"] * (TAGS // 2), shards)
     parts = layout.split(block)
-    assert sorted(sum((rows(p) for p in parts.values()), [])) == rows(block)
+    assert sorted(r for part in parts.values() for r in rows(part)) == rows(block)
     for shard, part in parts.items():
         assert len(part) > 0
         assert part.values.dtype == layout.dtype(shard)

@@ -70,9 +70,20 @@ def test_a_step(steps: list[PrepareStep], stride: int, expected: list[float]) ->
     assert prepared.x.dtype == np.float32
 
 
-def test_an_expression_cannot_hide_a_withheld_value() -> None:
-    prepared = prepare(spec_of(PrepareStep(name="expr", text="where(isnan(x), 0, x)")), block_of(A=[1, NAN]))
-    assert prepared.ok[:, 0].tolist() == [True, False]
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ([], [True, False, True, True]),
+        ([PrepareStep(name="difference")], [False, False, False, True]),
+        ([PrepareStep(name="mean", span_ns=2 * MINUTE)], [False, False, False, True]),
+        ([PrepareStep(name="lag", span_ns=MINUTE)], [False, True, False, True]),
+    ],
+)
+def test_an_expression_cannot_hide_a_withheld_value(before: list[PrepareStep], expected: list[bool]) -> None:
+    hide = PrepareStep(name="expr", text="where(isnan(x), 0, x)")
+    prepared = prepare(spec_of(*before, hide), block_of(A=[1, NAN, 3, 4]))
+    assert prepared.ok[:, 0].tolist() == expected
+    assert np.isnan(prepared.x[:, 0]).tolist() == [not e for e in expected]
 
 
 def test_every_step_of_the_file_format_is_known() -> None:

@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from penstock.data.plant import Tag
 from penstock.data.registry import Registry
 from penstock.errors import SiteError
@@ -119,8 +120,11 @@ def test_killed_while_registering_leaves_whole_groups(tmp_path: Path) -> None:
     assert names
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.lists(st.sampled_from("abcdef"), max_size=4), max_size=6))
-def test_any_order_of_registrations_only_appends(tmp_path_factory: pytest.TempPathFactory, calls: list[list[str]]) -> None:
+def test_any_order_of_registrations_only_appends(
+    tmp_path_factory: pytest.TempPathFactory, calls: list[list[str]]
+) -> None:
     path = tmp_path_factory.mktemp("registry") / "tags.sqlite"
     registry = Registry.open(path)
     model: list[str] = []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from penstock.errors import PlantError, SiteError
 from penstock.settings import create, migrated, open_settings, parse_settings
 

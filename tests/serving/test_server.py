@@ -17,8 +17,9 @@ import pytest
 from penstock.errors import Refused, ServingError, SiteError, Unavailable
 from penstock.serving.deploy import Deployer
 from penstock.serving.keeper import SHM, clean_shm
+from penstock.serving.launch import shm_prefix
 from penstock.serving.pool import Pool
-from penstock.serving.triton import Triton, shm_prefix
+from penstock.serving.triton import Triton
 
 PARENT = """
 import sys, time

@@ -24,6 +24,7 @@ from penstock.data.quality import Rules, assess
 from penstock.data.scoring import Member
 from penstock.data.speed_view import SpeedView
 from penstock.data.windows import Reason, answers_at, cut, prepare, window_hash
+from penstock.errors import SiteError, SourceError, Unavailable
 from penstock.speed.clock import SourceClock
 from penstock.speed.service import Service, Setup
 from penstock.speed.sources.replay import Replay
@@ -108,6 +109,33 @@ def test_a_replay_is_said_and_archived(scheduler: str, tmp_path: Path) -> None:
     # Run again, there is nothing to say; with more rows it goes on where it was.
     again = run(setup(tmp_path, scheduler, small.Means()))
     assert (again.ticks, again.readings, again.ended) == (0, 0, True)
+
+
+def test_a_site_has_one_service(scheduler: str, tmp_path: Path) -> None:
+    async def two() -> None:
+        one = Service(setup(tmp_path, scheduler, small.Means(), rate=20.0))
+        running = asyncio.create_task(one.run())
+        await asyncio.sleep(1.0)
+        with pytest.raises(SiteError, match="already runs"):
+            await Service(setup(tmp_path, scheduler, small.Means())).run(signals=False)
+        one.stop()
+        report = await running
+        assert not report.ended
+        assert report.ticks > 0
+
+    asyncio.run(two())
+
+
+def test_no_scheduler_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"tcp://127\.0\.0\.1:9"):
+        run(replace(setup(tmp_path, "tcp://127.0.0.1:9", small.Means()), connect_s=1.0))
+
+
+def test_a_source_that_fails_ends_the_run_with_its_words(scheduler: str, tmp_path: Path) -> None:
+    given = setup(tmp_path, scheduler, small.Means())
+    source = Replay("replay", lambda: [small.rows(5, 9, SEED), small.rows(0, 5, SEED)])
+    with pytest.raises(SourceError, match="sort it by time"):
+        run(replace(given, sources=[(source, SourceClock())]))
 
 
 def test_it_goes_on_where_it_ended(scheduler: str, tmp_path: Path) -> None:

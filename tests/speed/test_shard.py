@@ -16,7 +16,7 @@ from penstock.data.archiver import drain
 from penstock.data.frame import Dense
 from penstock.data.grid import Cells
 from penstock.data.journal import Entry, Journal, Kind
-from penstock.data.quality import Rules, assess
+from penstock.data.quality import Flag, Rules, assess
 from penstock.data.scoring import Member
 from penstock.data.windows import answers_at, cut, prepare, window_hash
 from penstock.speed import shard
@@ -118,7 +118,7 @@ def step(site: Path, number: int, start: int, stop: int, want: int | None, plan:
     return Step(site=str(site), shard=number, start=start, stop=stop, want=want, plan=plan)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), late=st.booleans(), lateness_s=st.sampled_from([0.0, 2.0, 6.5]))
 def test_windows_are_those_of_the_log(seed: int, late: bool, lateness_s: float) -> None:
     rng = np.random.default_rng(seed)
@@ -162,6 +162,21 @@ def test_a_reading_from_far_ahead_waits_for_its_tick(tmp_path: Path) -> None:
     column_of[part.ids] = np.arange(len(part.ids))
     expected.put(wanted, small.GRID, column_of, None)
     np.testing.assert_array_equal(newest, assess(expected, part.rules).values[part.reach :])
+
+
+def test_a_rebuilt_ring_knows_what_was_late(tmp_path: Path) -> None:
+    journal, archive = small.make_site(tmp_path)
+    clock = small.Clock(small.GRID, {"s": small.SourceClock()})
+    times = ((0, 20), (15, 16), (20, 24))  # the second group is late; the archive ends before it
+    for number, (first, last) in enumerate(times):
+        decision = clock.observe("s", last * small.SECOND, 0)
+        parts = small.LAYOUT.split(small.rows(first, last, number))
+        journal.append([Entry(source="s", source_offset=number, parts=parts, clock=decision)])
+    drain(journal, archive, small.LAYOUT, stop=1)
+    part = ReadPlan.of([m.spec for m in small.MEMBERS], small.resolve, small.LAYOUT, small.GRID).shards[0]
+    rows = run_step(step(tmp_path, part.shard, 2, 3, 14, part.save(tmp_path / "speed")))
+    late = (rows[-1].block.flags & Flag.LATE).any(axis=1)
+    assert [rows[-1].block.first + int(i) for i in np.flatnonzero(late)] == [15]
 
 
 def test_two_models_may_judge_one_tag_differently(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""The golden check: does this host answer as Keras did when the model was trained?
+
+Every write of a slot, and every slot read again at start, passes here before
+anybody can ask it. Runs inside Triton, imports nothing of penstock.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+
+from .forward import F32
+from .hosts import Host
+
+TOLERANCE = 1e-5
+"""Largest difference from the golden predictions, in units of each output's scale."""
+
+
+class Refusal(Exception):
+    """The member is not taken; the text says why. Nothing has changed."""
+
+
+def mismatch(host: Host, row: int, golden: tuple[F32, F32, F32]) -> str:
+    """Why the golden windows are not answered as they should be; empty when they are."""
+    windows, wanted, scale = golden
+    found = host.run_one(row, windows, lambda: False)
+    if found.shape != wanted.shape:
+        return f"the golden windows give {found.shape}, expected {wanted.shape}"
+    if not np.isfinite(found).all():
+        return "the golden windows give values that are not finite"
+    worst = np.abs(found - wanted) / scale
+    if not worst.max() <= TOLERANCE:
+        return (
+            f"the golden windows differ from Keras by {worst.max():.3g} of the target's scale; allowed: {TOLERANCE:g}"
+        )
+    return ""
+
+
+def arrays_of(npz: bytes) -> dict[str, F32]:
+    """The arrays of an npz by name, float32. Raises ValueError when it is none."""
+    with np.load(io.BytesIO(npz), allow_pickle=False) as stored:
+        return {k: np.asarray(stored[k], np.float32) for k in stored.files}
+
+
+def golden_of(npz: bytes) -> tuple[F32, F32, F32]:
+    """windows [g, T, F], predictions [g, O], scale [O] of golden.npz. Raises Refusal when they do not fit."""
+    arrays = arrays_of(npz)
+    windows, predictions, scale = (arrays[k] for k in ("windows", "predictions", "scale"))
+    predictions = predictions.reshape(len(windows), -1)
+    if windows.ndim != 3 or not len(windows):
+        raise Refusal(f"golden windows have shape {windows.shape}, expected [g, T, F] with g > 0")
+    if scale.shape != predictions.shape[1:] or not (scale > 0).all():
+        raise Refusal(f"golden scale is {scale}, expected {predictions.shape[1]} positive numbers")
+    return windows, predictions, scale

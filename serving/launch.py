@@ -1,0 +1,50 @@
+"""How tritonserver is started: its command line and its environment, as values."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+from penstock.serving.provision import Installation
+from penstock.serving.repository import ENGINE
+
+STOP_S = 8.0
+"""What the server gets to end by itself before it is killed."""
+
+
+def shm_prefix(folder: Path) -> str:
+    """Name prefix of the /dev/shm regions of the server on `folder`."""
+    return f"penstock_{hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:12]}_"
+
+
+def command(found: Installation, folder: Path, endpoint: str) -> list[str]:
+    """The server's command line: loopback only, gRPC only, models loaded by request only."""
+    host, port = endpoint.rsplit(":", 1)
+    return [
+        str(found.server),
+        f"--model-repository={folder / 'models'}",
+        f"--backend-directory={found.backends}",
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix(folder)}",
+        "--model-control-mode=explicit",
+        f"--load-model={ENGINE}",
+        "--exit-on-error=true",
+        f"--exit-timeout-secs={int(STOP_S) - 2}",
+        "--allow-http=false",
+        "--allow-metrics=false",
+        f"--grpc-address={host}",
+        f"--grpc-port={port}",
+        "--disable-auto-complete-config",
+    ]
+
+
+def environment(found: Installation) -> dict[str, str]:
+    """The server's environment: this Python first on PATH, so that the stub takes its packages."""
+    given = dict(os.environ)
+    given["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{given.get('PATH', '')}"
+    if found.libraries:
+        given["LD_LIBRARY_PATH"] = f"{found.libraries}{os.pathsep}{given.get('LD_LIBRARY_PATH', '')}".rstrip(":")
+    given.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the golden check knows the CPU's rounding
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONDONTWRITEBYTECODE": "1"}
+    return given | quiet | {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "2", "OMP_NUM_THREADS": "1"}

@@ -1,0 +1,45 @@
+"""All that a stream service is given, as one value."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.data.grid import Grid
+from penstock.data.layout import Layout
+from penstock.data.scoring import Scoring
+from penstock.data.speed_view import Spoken
+from penstock.data.window_spec import WindowSpec
+from penstock.speed.clock import SourceClock
+from penstock.speed.plan import Resolve
+from penstock.speed.source import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What a service needs; nothing of it changes while it runs."""
+
+    site: Path
+    """The site's folder, as the workers see it too."""
+    grid: Grid
+    layout: Callable[[], Layout]
+    """The tags' shards as registered now."""
+    resolve: Resolve
+    sources: Sequence[tuple[Source, SourceClock]]
+    scoring: Scoring
+    scheduler: str
+    """Address of the Dask scheduler."""
+    connect_s: float = 30.0
+    """How long the scheduler may take to answer."""
+    expected: Sequence[WindowSpec] = ()
+    """Models that may be deployed while it runs: their tags are read from the start."""
+    segment_bytes: int = 64 << 20
+    """Of the journal's segment files."""
+    skew_ns: int | None = None
+    """Readings further ahead of the wall clock are quarantined; None: none is (a replay)."""
+    now: Callable[[], int] = time.time_ns
+    """Wall clock, ns UTC."""
+    on_tick: Callable[[Spoken], None] = lambda spoken: None
+    """Told of each tick after it is durable; must not raise."""

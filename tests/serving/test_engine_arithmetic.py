@@ -1,0 +1,131 @@
+"""The engine's arithmetic without a server: the network and the tick beside slow, obvious models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.serving.backend.forward import Shape, shape_of
+from penstock.serving.backend.hosts import Group, Stopped
+from penstock.serving.backend.slots import Resident, view_of
+from penstock.serving.backend.tick import EMPTY, WRONG_SHAPE, answer_tick
+
+SHAPES = (Shape(4, 2, (3,), 1), Shape(3, 3, (2, 4), 2))
+PER_SHAPE = 3
+
+
+def weights(shape, seed):
+    random = np.random.default_rng(seed)
+    return {k: random.normal(0, 0.5, s).astype(np.float32) for k, s in shape.arrays().items()}
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def slow(shape, w, window):
+    """docs/architecture.md, "Network", one window, one step, one gate at a time, in float64."""
+    x = window.astype(np.float64)
+    z = (x - w["relative"] * x[-1:] - w["mean"]) * w["inv"]
+    rows = z
+    for layer, units in enumerate(shape.units):
+        h, c, out = np.zeros(units), np.zeros(units), []
+        for row in rows:
+            gates = row @ w[f"l{layer}.kernel"] + h @ w[f"l{layer}.recurrent"] + w[f"l{layer}.bias"]
+            i, f, g, o = gates[:units], gates[units : 2 * units], gates[2 * units : 3 * units], gates[3 * units :]
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            h = sigmoid(o) * np.tanh(c)
+            out.append(h)
+        rows = np.array(out)
+    y = rows[-1] @ w["head.kernel"] + w["head.bias"] + z[-1] @ w["linear.kernel"]
+    return y * w["out.scale"] + w["out.shift"] + x[-1] @ w["last"]
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """A view of two groups; slot 2 * i + s holds member i of shape s; slot 6 and 7 are empty."""
+    groups, residents, arrays = [Group.begin(s) for s in SHAPES], {}, {}
+    for i in range(PER_SHAPE):
+        for s, shape in enumerate(SHAPES):
+            slot = 2 * i + s
+            arrays[slot] = weights(shape, slot)
+            groups[s], row = groups[s].add(arrays[slot])
+            residents[slot] = Resident(
+                slot=slot,
+                name=f"m{slot}",
+                version=10 + slot,
+                digest="",
+                card={},
+                kind="lstm",
+                shape=(shape.rows, shape.features, shape.outputs),
+                host=f"g{s}",
+                row=row,
+                golden=(np.zeros(0), np.zeros(0), np.zeros(0)),
+            )
+    hosts = {f"g{s}": g for s, g in enumerate(groups)}
+    return view_of(8, 77, residents, {}, hosts), arrays
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    slots=st.lists(st.integers(-1, 9), min_size=1, max_size=14),
+    wrong=st.sets(st.integers(0, 13)),
+    seed=st.integers(0, 9),
+)
+def test_any_tick_is_answered_slot_by_slot(engine, slots, wrong, seed):
+    view, arrays = engine
+    random = np.random.default_rng(seed)
+    windows, versions, values = [], [], []
+    for i, slot in enumerate(slots):
+        shape = SHAPES[slot % 2]
+        size = (shape.rows + (i in wrong), shape.features)
+        windows.append(random.normal(0, 1, size).astype(np.float32))
+        version = EMPTY if slot not in arrays else WRONG_SHAPE if i in wrong else 10 + slot
+        versions.append(version)
+        values.append(slow(shape, arrays[slot], windows[-1]) if version >= 0 else np.zeros(0))
+    answer = answer_tick(
+        view,
+        np.array(slots, np.int32),
+        np.array([w.shape for w in windows], np.int32),
+        np.concatenate([w.reshape(-1) for w in windows]),
+        lambda: False,
+    )
+    assert answer["versions"].tolist() == versions
+    assert answer["widths"].tolist() == [len(v) for v in values]
+    assert np.isnan(answer["values"][-1])
+    np.testing.assert_allclose(answer["values"][:-1], np.concatenate(values), rtol=2e-5, atol=2e-5)
+    assert answer["generation"] == [77]
+
+
+def test_lengths_that_do_not_fit_are_refused(engine):
+    view, _ = engine
+    for slots, rows in (([0, 1], 8), ([0], 9), ([], 0)):
+        with pytest.raises(ValueError, match="do not fit together"):
+            answer_tick(view, np.array(slots, np.int32), np.array([[4, 2]]), np.zeros(rows, np.float32), bool)
+
+
+def test_a_caller_who_has_gone_stops_the_tick(engine):
+    view, _ = engine
+    with pytest.raises(Stopped):
+        answer_tick(view, np.array([0]), np.array([[4, 2]]), np.zeros(8, np.float32), lambda: True)
+
+
+def test_a_new_member_changes_nothing_for_who_holds_the_old_group():
+    shape = SHAPES[0]
+    old, row = Group.begin(shape).add(weights(shape, 1))
+    windows = np.random.default_rng(0).normal(size=(2, 4, 2)).astype(np.float32)
+    before = old.run_one(row, windows, lambda: False)
+    new, other = old.drop(row).add(weights(shape, 2))
+    assert other == row
+    assert (old.run_one(row, windows, lambda: False) == before).all()
+    assert (new.run_one(row, windows, lambda: False) != before).all()
+
+
+def test_arrays_that_are_missing_are_named():
+    arrays = weights(SHAPES[1], 1)
+    assert shape_of(arrays, 3) == SHAPES[1]
+    del arrays["l1.bias"]
+    with pytest.raises(ValueError, match=r"l1\.bias: found nothing, expected \(16,\)"):
+        shape_of(arrays, 3)
