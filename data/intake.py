@@ -24,7 +24,7 @@ from penstock.data.number_text import NOT_NUMBER, STATUS, read_numbers, read_sta
 from penstock.data.plant import Plant
 from penstock.data.registry import Registry
 from penstock.data.rejects import Rejects
-from penstock.data.tables import near_name
+from penstock.data.source_tags import IGNORED, UNKNOWN, SourceTags
 from penstock.data.time_text import Times, read_times
 from penstock.errors import SourceError
 
@@ -33,7 +33,6 @@ REPEATED = "the header, repeated"
 SKIPPED = "local time that never was: clocks went forward over it"
 AMBIGUOUS = "local time that was twice, and the order of rows does not tell which; give it an offset"
 TOO_LARGE = 'number too large for float32; dtype = "float64" holds it'
-_UNKNOWN, _IGNORED = -1, -2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,37 +78,6 @@ class Chunk:
         return sum(len(part) for part in self.readings)
 
 
-class _Tags:
-    """The plant's stored tags by the names a source may use, and what a raw reading becomes."""
-
-    def __init__(self, plant: Plant, registry: Registry, columns: Mapping[str, str | None]) -> None:
-        stored = [tag for tag in plant.tags.values() if tag.expr is None]
-        ids = registry.ids([tag.name for tag in stored])
-        self.derived = {tag.name for tag in plant.tags.values() if tag.expr is not None}
-        self.columns = columns
-        self.ids = {tag.name: int(at) for tag, at in zip(stored, ids, strict=True)}
-        for tag in stored:
-            for alias in tag.aliases:
-                self.ids.setdefault(alias, self.ids[tag.name])
-        self.scale, self.offset = np.ones(len(registry)), np.zeros(len(registry))
-        self.scale[ids] = [tag.scale for tag in stored]
-        self.offset[ids] = [tag.offset for tag in stored]
-        self.double = np.array([dtype == "float64" for dtype in registry.dtypes()], bool)
-
-    def find(self, name: str) -> int:
-        """The id of a name of the source, _UNKNOWN or _IGNORED."""
-        wanted = self.columns.get(name, name)
-        return _IGNORED if wanted is None else self.ids.get(wanted, _UNKNOWN)
-
-    def why_not(self, name: str) -> str:
-        """The reason of a reject for a name without an id."""
-        wanted = self.columns.get(name, name) or name
-        if wanted in self.derived:
-            return "a derived tag: it is computed, never stored"
-        near = near_name(wanted, sorted(self.ids))
-        return f"unknown tag; did you mean {near}?" if near else "unknown tag"
-
-
 class Intake:
     """Converts the rows of one source."""
 
@@ -119,7 +87,7 @@ class Intake:
         """Raises SourceError when there is no time column, or no column that is a tag."""
         self.names = tuple(names)
         self.options = options
-        self.tags = _Tags(plant, registry, options.columns)
+        self.tags = SourceTags(plant, registry, options.columns)
         self.time = self._time_column()
         self.long = self._long_columns()
         self.wide: tuple[tuple[int, int], ...] = ()
@@ -173,10 +141,10 @@ class Intake:
         rejects = []
         for at, name in enumerate(self.names):
             tag = self.tags.find(name)
-            if at == self.time or tag == _IGNORED:
+            if at == self.time or tag == IGNORED:
                 continue
-            if tag == _UNKNOWN or tag in taken:
-                why = self.tags.why_not(name) if tag == _UNKNOWN else f"a second column for {self.names[taken[tag]]}"
+            if tag == UNKNOWN or tag in taken:
+                why = self.tags.why_not(name) if tag == UNKNOWN else f"a second column for {self.names[taken[tag]]}"
                 rejects.append(
                     Rejects.of(np.array([max(1, header_line)], np.int64), name, f"whole column: {why}", [name])
                 )
@@ -274,7 +242,7 @@ class Intake:
         codes = coded.indices.to_numpy(zero_copy_only=False)
         found = np.array([self.tags.find(name) for name in names] or [0], np.int32)
         rejects = []
-        for code in np.flatnonzero(found == _UNKNOWN):
+        for code in np.flatnonzero(found == UNKNOWN):
             if names[code] == self.names[column]:
                 reason, place = REPEATED, ""
             else:
