@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import penstock
 from penstock.batch import fitting, foreign, network
 from penstock.batch.baselines import fit_ridge, metrics
 from penstock.batch.fitting import Fitted, Report
@@ -28,6 +27,7 @@ from penstock.data.models import Draft
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason
 from penstock.errors import ModelError
+from penstock.version import VERSION
 
 Float32 = NDArray[np.float32]
 
@@ -172,5 +172,5 @@ def _card(job: Job, sample: Sample, fitted: Fitted, scale: Float32) -> dict[str,
         },
         "lstm": asdict(job.lstm) | {"network": job.network},
         "fit": asdict(fitted),
-        "code_version": penstock.__version__,
+        "code_version": VERSION,
     }

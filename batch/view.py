@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from penstock.batch.fleet import quiet_tensorflow
 from penstock.batch.history import Source, answered
 from penstock.data import windows
-from penstock.data.batch_view import Recomputed
 from penstock.data.models import Artifact
+from penstock.data.views.batch_view import Recomputed
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason, Windows
 from penstock.errors import DeadlineExceeded

@@ -58,7 +58,7 @@ class Dense:
 
     def present(self) -> NDArray[np.bool_]:
         """[k, m] true where there is a reading (a NaN with a bad status is one)."""
-        return ~np.isnan(self.values) | (self.quality != GOOD)
+        return np.asarray(~np.isnan(self.values) | (self.quality != GOOD), bool)
 
     def long(self) -> Frame:
         """The same readings, row by row."""
@@ -75,8 +75,8 @@ class Dense:
         return Dense(
             times=self.times,
             tags=self.tags[keep],
-            values=np.ascontiguousarray(self.values[:, keep]),
-            quality=np.ascontiguousarray(self.quality[:, keep]),
+            values=self.values.take(keep, axis=1),
+            quality=self.quality.take(keep, axis=1),
         )
 
 

@@ -9,9 +9,11 @@ before late, status.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from penstock.data.frame import Dense, Float, Readings
 
 STATUS = 0x00FF
@@ -118,7 +120,7 @@ class Cells:
         if not keep.any():
             return
         ticks, columns = ticks[keep], columns[keep].astype(np.int64)
-        values = canonical(readings.values[keep].astype(self.values.dtype, copy=False))
+        values = canonical(readings.values[keep], self.values.dtype)
         offset = grid.offset(readings.times[keep])
         late = np.zeros(len(ticks), bool) if late_before is None else ticks < late_before
         quality = _quality(readings.quality[keep], late)
@@ -152,7 +154,7 @@ class Cells:
         rows = ticks[inside] - self.first
         at = np.ix_(rows, columns[known])
         pick = np.ix_(np.flatnonzero(inside), known)
-        values = canonical(dense.values[pick].astype(self.values.dtype, copy=False))
+        values = canonical(dense.values[pick], self.values.dtype)
         late = np.zeros(len(rows), bool) if late_before is None else ticks[inside] < late_before
         status = dense.quality[pick]
         present = ~np.isnan(values) | (status != 0)
@@ -166,9 +168,11 @@ class Cells:
         self.offset[at] = np.where(wins, new.offset, old.offset)
 
 
-def canonical(values: Float) -> Float:
-    """The same values with every NaN given one bit pattern, so that bits can be compared."""
-    return np.where(np.isnan(values), values.dtype.type(np.nan), values)
+def canonical(values: Float, dtype: np.dtype[Any]) -> Float:
+    """The values as `dtype`, every NaN with one bit pattern, so that bits can be compared."""
+    cast: Float = values.astype(dtype)
+    cast[np.isnan(cast)] = np.nan
+    return cast
 
 
 def _quality(status: NDArray[np.uint8], late: NDArray[np.bool_]) -> NDArray[np.uint16]:
@@ -189,4 +193,4 @@ def _greater(a: Cells, b: Cells) -> NDArray[np.bool_]:
     greater = (a.offset > b.offset) | ((a.offset == b.offset) & (bits_a > bits_b))
     greater |= same_value & on_time_a & ~on_time_b
     greater |= same_value & (on_time_a == on_time_b) & (status_a > status_b)
-    return present_a & (~present_b | greater)
+    return np.asarray(present_a & (~present_b | greater), bool)

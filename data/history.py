@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
 from penstock.data.archive import Archive
 from penstock.data.grid import Cells, Grid
 from penstock.data.journal import Journal

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.data.plant import Tag
-from penstock.data.tables import near_name
+from penstock.data.plants.tables import near_name
 from penstock.errors import SiteError
 
 FORMAT = 1

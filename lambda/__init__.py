@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from penstock.version import VERSION as __version__
+
 if TYPE_CHECKING:
     from penstock.site import Site, open
 
 __all__ = ["Site", "__version__", "open"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

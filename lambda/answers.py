@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+
 from penstock.data.archive import Archive
-from penstock.data.batch_view import BatchView
 from penstock.data.block import FILLED, Block, Flag
 from penstock.data.derived import derive
 from penstock.data.grid import Cells, Grid
@@ -23,7 +23,8 @@ from penstock.data.layout import Layout
 from penstock.data.models import ModelStore
 from penstock.data.quality import assess
 from penstock.data.rules import Rules
-from penstock.data.speed_view import SaidRows, SpeedView
+from penstock.data.views.batch_view import BatchView
+from penstock.data.views.speed_view import SaidRows, SpeedView
 from penstock.data.windows import WindowSpec, answers_at, targets
 from penstock.merge import Part, Truth, merged
 

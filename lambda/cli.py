@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
 from penstock import __version__
 from penstock.errors import PenstockError, PlantError
 

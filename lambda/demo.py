@@ -55,7 +55,10 @@ def run(
     rate: float | None = None,
     epochs: int | None = None,
 ) -> dict[str, Any]:
-    """The whole demo; its report. Raises SourceError for an unknown plant, ModelError when a model cannot be trained."""
+    """The whole demo; its report.
+
+    Raises SourceError for an unknown plant, ModelError when a model cannot be trained.
+    """
     if plant not in COURSES:
         near = nearest(plant, list(COURSES))
         hint = f" Did you mean {near!r}?" if near else ""
@@ -135,7 +138,9 @@ def _report(site: Site, course: Course, plant: str, ticks: int | None, streamed:
         "predictions": said[1],
         "failed_requests": streamed["failed_requests"],
         "late": streamed["late"],
-        "seconds_to_first_prediction": None if first is None else round(first / 1e9 - psutil.Process().create_time(), 1),
+        "seconds_to_first_prediction": None
+        if first is None
+        else round(first / 1e9 - psutil.Process().create_time(), 1),
         "models": {name: _scored(site, name, course, v) for name, v in site.models.champions().items()},
         "triton_version": version,
         "workers": len(site.parts.client().scheduler_info()["workers"]),

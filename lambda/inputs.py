@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from penstock.data.datasets import builtin_plants, gas_turbine
+from penstock.data.plants.datasets import builtin_plants, gas_turbine
 from penstock.errors import SourceError, nearest
 
 _DATA_SET = re.compile(r"([A-Za-z][\w-]*)(?::(\d{4})(?:-(\d{4}))?)?")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+
 from penstock.data.grid import Grid
 from penstock.data.windows import Reason
 from penstock.errors import Gap
@@ -126,7 +127,7 @@ def merged(
                 {"long_name": "derived quality flags of the truth"},
             ),
             "prediction": (("time", "target"), values, {"long_name": "predicted value, NaN where withheld"}),
-            "reason": ("time", np.array([Reason(r).name for r in reasons], dtype="<U12")),
+            "reason": ("time", np.array([Reason(int(r)).name for r in reasons], dtype="<U12")),
             "layer": ("time", layer, {"long_name": "recomputed | live | empty: a hole"}),
             "version": ("time", versions, {"long_name": "model version that answered, 0: none"}),
             "sample": ("time", sample, {"long_name": "tick lies in the training sample of that version"}),

@@ -21,12 +21,12 @@ from penstock.batch import fleet
 from penstock.batch.history import Source as HistorySource
 from penstock.batch.plan import History, Wish, plan
 from penstock.batch.view import compute_view
-from penstock.data.archiver import drain
-from penstock.data.batch_view import BatchView
+from penstock.data.archive.archiver import drain
 from penstock.data.layout import Layout
 from penstock.data.models import Artifact
 from penstock.data.plant import Plant
-from penstock.data.speed_view import Spoken
+from penstock.data.views.batch_view import BatchView
+from penstock.data.views.speed_view import Spoken
 from penstock.data.windows import WindowSpec
 from penstock.errors import ArchiveBusy, ArchiveError
 from penstock.serving.pool import Pool

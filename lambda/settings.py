@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from penstock.data.durable import sync_folder, write_durably
 from penstock.data.durations import parse_duration
-from penstock.data.tables import dotted, shown
+from penstock.data.plants.tables import dotted, shown
 from penstock.errors import Mistake, PlantError, SiteError, nearest
 
 FORMAT = 1

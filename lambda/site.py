@@ -25,17 +25,18 @@ import xarray as xr
 from penstock import answers, inputs, pipeline, standing
 from penstock.answers import Desk
 from penstock.batch.plan import Wish
-from penstock.data import importers
 from penstock.data.archive import Archive
-from penstock.data.datasets import plant_path
+from penstock.data.deployments import Action
 from penstock.data.grid import Grid
+from penstock.data.importing import importers
 from penstock.data.journal import Journal
 from penstock.data.layout import Layout
 from penstock.data.models import Artifact, ModelStore
 from penstock.data.plant import Plant
-from penstock.data.plant_file import load_plant
+from penstock.data.plants.datasets import plant_path
+from penstock.data.plants.plant_file import load_plant
 from penstock.data.registry import Registry
-from penstock.data.speed_view import Spoken
+from penstock.data.views.speed_view import Spoken
 from penstock.data.windows import WindowSpec
 from penstock.errors import ModelError, ModelNotFound, SiteError
 from penstock.parts import Parts
@@ -168,7 +169,7 @@ class Site:
         before = self.models.champion(artifact.name)
         with Deployer(self.parts.endpoints()) as deployer:
             done = deployer.deploy(artifact)
-        action = "rollback" if before is not None and artifact.version < before else "deploy"
+        action: Action = "rollback" if before is not None and artifact.version < before else "deploy"
         self.models.record(artifact.name, artifact.version, action, getpass.getuser())
         return {"live": f"{done.name}@{done.version}", "before": before, "slots": list(done.slots)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+
 from penstock.data.durations import parse_duration
 from penstock.errors import QueryError
 

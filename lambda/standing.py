@@ -97,7 +97,9 @@ def _journal(site: Site) -> dict[str, str]:
     waiting = site.journal.tail - site.readings.head().position
     totals = site.journal.totals().values()
     refused = sum(t.rejected + t.quarantined for t in totals)
-    what = f"{site.journal.tail - site.journal.first} sequences kept, {waiting} not archived, {refused} readings refused"
+    what = (
+        f"{site.journal.tail - site.journal.first} sequences kept, {waiting} not archived, {refused} readings refused"
+    )
     running = _running(site)
     todo = "penstock stream (it archives what waits)" if waiting and not running else ""
     return _row("journal", "ok" if not todo else "idle", what, todo)

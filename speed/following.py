@@ -16,7 +16,7 @@ from pathlib import Path
 from distributed import Client
 
 from penstock.data.journal import Journal
-from penstock.data.speed_view import Spoken
+from penstock.data.views.speed_view import Spoken
 from penstock.errors import JournalError, ServingError
 from penstock.speed.graph import Answer, Graph
 from penstock.speed.plan import ReadPlan

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.data.scoring import Ask, Member, Said, Scoring
-from penstock.data.speed_view import SpeedView, Spoken
+from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.data.windows import Reason, answers_at, cut, prepare, window_hash
 from penstock.speed.plan import ReadPlan
 from penstock.speed.rows import Newest

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from distributed import Client
 
 from penstock.data.archive import Archive
-from penstock.data.archiver import drain
+from penstock.data.archive.archiver import drain
 from penstock.data.journal import Journal, Kind
 from penstock.data.scoring import Member
-from penstock.data.speed_view import SpeedView, Spoken
+from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason
 from penstock.errors import ArchiveBusy, PenstockError, ServingError, SiteError

@@ -10,7 +10,7 @@ from pathlib import Path
 from penstock.data.grid import Grid
 from penstock.data.layout import Layout
 from penstock.data.scoring import Scoring
-from penstock.data.speed_view import Spoken
+from penstock.data.views.speed_view import Spoken
 from penstock.data.window_spec import WindowSpec
 from penstock.speed.clock import SourceClock
 from penstock.speed.plan import Resolve

@@ -19,8 +19,8 @@ from penstock.batch.fleet import Failed, Progress, Trained
 from penstock.batch.plan import History
 from penstock.batch.view import compute_view
 from penstock.cluster import client_for, local_cluster
-from penstock.data.batch_view import BatchView
 from penstock.data.models import Artifact, ModelStore
+from penstock.data.views.batch_view import BatchView
 from penstock.data.windows import Reason, WindowSpec
 from penstock.errors import ModelError, Unavailable
 

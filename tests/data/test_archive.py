@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from reading_strategies import raw
 
 from penstock.data.archive import Archive
-from penstock.data.archive_repository import open_chunks, segment_ticks
-from penstock.data.committer import Committer
+from penstock.data.archive.committer import Committer
+from penstock.data.archive.repository import open_chunks, segment_ticks
 from penstock.data.grid import PRESENT, Cells, Grid
 from penstock.data.plant import HOUR_NS, Tag
 from penstock.errors import ArchiveBusy, ArchiveError

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from reading_strategies import GRID, PERIOD_NS, Model, model_cells, model_put, raw, readings
 
 from penstock.data.archive import Archive
-from penstock.data.archiver import drain
+from penstock.data.archive.archiver import drain
 from penstock.data.frame import Dense, Readings
 from penstock.data.grid import LATE, Cells
 from penstock.data.journal import ClockDecision, Entry, Journal, Totals
+from penstock.data.journal.ledger import LateRange, late_list, late_ranges
 from penstock.data.layout import Layout
-from penstock.data.ledger import LateRange, late_list, late_ranges
 from penstock.errors import ArchiveBusy, ArchiveError
 
 TAGS, TICKS = 5, 8

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.data.batch_view import BatchView, Recomputed
+from penstock.data.views.batch_view import BatchView, Recomputed
 from penstock.errors import ArchiveError
 
 

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.data.frame import BAD, Frame
-from penstock.data.importers import ImportReport, Options, load, read
+from penstock.data.importing.importers import ImportReport, Options, load, read
 from penstock.data.journal import Journal
 from penstock.data.layout import Layout
 from penstock.data.plant import Plant, Tag

@@ -12,7 +12,7 @@ import pytest
 
 from penstock.data.frame import Frame
 from penstock.data.journal import ClockDecision, Entry, Journal, Kind, Record, Totals
-from penstock.data.segment import HEAD, name_of
+from penstock.data.journal.segment import HEAD, name_of
 from penstock.errors import JournalCorrupt, JournalError
 
 SMALL = 1 << 14

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from penstock.data.archive import Archive
-from penstock.data.archiver import drain
+from penstock.data.archive.archiver import drain
 from penstock.data.frame import Dense, Frame
 from penstock.data.grid import Grid
 from penstock.data.journal import ClockDecision, Entry, Journal, Totals
+from penstock.data.journal.ledger import late_list, late_ranges
 from penstock.data.layout import Layout
-from penstock.data.ledger import late_list, late_ranges
 from penstock.data.plant import HOUR_NS
 
 SEGMENT = 1 << 16
@@ -26,7 +26,7 @@ LAYOUT = Layout(["float32", "float64", "float32", "float32"], 2)
 GRID = Grid(period_ns=HOUR_NS)
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["penstock.data.archiver"])  # so that a new process is there in no time
+PROCESSES.set_forkserver_preload(["penstock.data.archive.archiver"])  # so that a new process is there in no time
 
 
 def append_for_ever(folder: Path, say: Connection) -> None:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.data.local_time import LocalClock, Wall
-from penstock.data.number_text import read_numbers
-from penstock.data.time_text import TOO_FAR, read_times
+from penstock.data.importing.local_time import LocalClock, Wall
+from penstock.data.importing.number_text import read_numbers
+from penstock.data.importing.time_text import TOO_FAR, read_times
 
 BERLIN = "Europe/Berlin"
 

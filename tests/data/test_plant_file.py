@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.data.datasets import plant_path
 from penstock.data.durations import duration_text, parse_duration, parse_rate
-from penstock.data.plant_file import check_plant, load_plant
-from penstock.data.templates import Names, expand_range
+from penstock.data.plants.datasets import plant_path
+from penstock.data.plants.plant_file import check_plant, load_plant
+from penstock.data.plants.templates import Names, expand_range
 from penstock.errors import Mistake, PlantError
 
 HOUR = 3_600_000_000_000

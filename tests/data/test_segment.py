@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from reading_strategies import readings
 
-from penstock.data import segment as files
 from penstock.data.frame import Dense, Readings
-from penstock.data.record import ClockDecision, Entry, Kind
-from penstock.data.record_format import PROGRESSION, drafts, intact, parse_header, record_at
-from penstock.data.segment import Segment
+from penstock.data.journal import segment as files
+from penstock.data.journal.record import ClockDecision, Entry, Kind
+from penstock.data.journal.record_format import PROGRESSION, drafts, intact, parse_header, record_at
+from penstock.data.journal.segment import Segment
 from penstock.errors import JournalError
 
 SIZE = 1 << 16

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock.data.speed_view import SpeedView, Spoken
+from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.errors import SiteError
 
 
@@ -82,7 +82,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_speed_view import spoken
-from penstock.data.speed_view import SpeedView
+from penstock.data.views.speed_view import SpeedView
 view = SpeedView.open(Path(sys.argv[1]))
 tick = (view.last_tick() if view.last_tick() is not None else -1) + 1
 while True:

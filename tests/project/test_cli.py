@@ -39,7 +39,12 @@ def test_init_check_models_tags_status_of_a_new_site(tmp_path: Path) -> None:
     made = penstock("init", "turbine", "--json", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     assert json.loads(made.stdout.splitlines()[-1])["tags"] == 11
-    for words in (["check", "turbine"], ["models", "-s", "turbine"], ["tags", "-s", "turbine"], ["status", "-s", "turbine"]):
+    for words in (
+        ["check", "turbine"],
+        ["models", "-s", "turbine"],
+        ["tags", "-s", "turbine"],
+        ["status", "-s", "turbine"],
+    ):
         run = penstock(*words, "--json", cwd=tmp_path)
         assert run.returncode == 0, run.stderr
         json.loads(run.stdout.splitlines()[-1])

@@ -21,7 +21,7 @@ def loaded_by(statement: str) -> set[str]:
     [
         "import penstock",
         "import pkgutil, importlib, penstock.data as d; "
-        "[importlib.import_module('penstock.data.' + m.name) for m in pkgutil.iter_modules(d.__path__)]",
+        "[importlib.import_module(m.name) for m in pkgutil.walk_packages(d.__path__, 'penstock.data.')]",
     ],
 )
 def test_data_layer_is_light(statement: str) -> None:

@@ -22,7 +22,7 @@ from penstock.data.grid import Cells
 from penstock.data.journal import Entry, Journal
 from penstock.data.quality import Rules, assess
 from penstock.data.scoring import Member
-from penstock.data.speed_view import SpeedView
+from penstock.data.views.speed_view import SpeedView
 from penstock.data.windows import Reason, answers_at, cut, prepare, window_hash
 from penstock.errors import SiteError, SourceError, Unavailable
 from penstock.speed.clock import SourceClock

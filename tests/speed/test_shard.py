@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.data.archive import Archive
-from penstock.data.archiver import drain
+from penstock.data.archive.archiver import drain
 from penstock.data.frame import Dense
 from penstock.data.grid import Cells
 from penstock.data.journal import Entry, Journal, Kind

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from penstock.data.datasets import gas_turbine_folder
+from penstock.data.plants.datasets import gas_turbine_folder
 from penstock.errors import SourceError
 
 MARK = "PENSTOCK_STORY"

@@ -15,7 +15,7 @@ from conftest import TICKS, Demo
 from demo_runs import answer, first_tick, gas_turbine, penstock, source_values
 
 from penstock.batch.history import Source, past
-from penstock.data.speed_view import SpeedView
+from penstock.data.views.speed_view import SpeedView
 from penstock.data.windows import Reason, WindowSpec, window_hash
 from penstock.site import Site
 

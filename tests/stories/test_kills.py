@@ -29,7 +29,7 @@ from conftest import EPOCHS, TICKS, Demo
 from demo_runs import MARK, answer, demo_words, first_tick, penstock
 
 from penstock.data.models import ModelStore
-from penstock.data.speed_view import SpeedView
+from penstock.data.views.speed_view import SpeedView
 from penstock.serving.triton import Triton
 
 KILLS, EARLY = 10, 4

@@ -24,8 +24,8 @@ from demo_runs import MARK, answer, first_tick, gas_turbine, penstock
 
 from penstock.data.archive import Archive
 from penstock.data.journal import Journal
-from penstock.data.ledger import late_list, late_ranges
-from penstock.data.speed_view import SpeedView
+from penstock.data.journal.ledger import late_list, late_ranges
+from penstock.data.views.speed_view import SpeedView
 from penstock.data.windows import Reason, WindowSpec, cut, prepare, window_hash
 from penstock.site import Site
 from penstock.speed.plan import ReadPlan
@@ -66,8 +66,10 @@ def test_a_missing_day_comes_in_while_the_stream_runs(demo: Demo, tmp_path: Path
     first = first_tick(2014)
 
     stream = subprocess.Popen(
-        [sys.executable, "-m", "penstock", "stream", "-s", str(site), "--replay", str(stream_csv)]
-        + ["--rate", str(20 * 3600), "--json"],
+        [
+            *(sys.executable, "-m", "penstock", "stream", "-s", str(site), "--replay", str(stream_csv)),
+            *("--rate", str(20 * 3600), "--json"),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -12,7 +12,7 @@ import numpy as np
 from conftest import TICKS, Demo
 from demo_runs import first_tick, source_values
 
-from penstock.data.speed_view import SpeedView
+from penstock.data.views.speed_view import SpeedView
 from penstock.serving.deploy import Deployer
 from penstock.site import Site
 

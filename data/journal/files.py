@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.data.durable import sync_folder, write_durably
-from penstock.data.record import ClockDecision, Totals
+from penstock.data.journal.record import ClockDecision, Totals
 from penstock.errors import JournalCorrupt
 
 TAIL = struct.Struct("<QQQQQII16x")

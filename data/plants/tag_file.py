@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from penstock.data.durations import DURATION, RATE, parse_duration, parse_rate
 from penstock.data.plant import Tag
-from penstock.data.tables import Mistakes, near_name, shown
-from penstock.data.tag_table import DTYPES, KINDS, REPORTS
+from penstock.data.plants.tables import Mistakes, near_name, shown
+from penstock.data.plants.tag_table import DTYPES, KINDS, REPORTS
 
 FILE_COLUMNS = (
     "name",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from penstock.data.archive_repository import ARRAYS
+from penstock.data.archive.repository import ARRAYS
 from penstock.data.frame import BAD, UNCERTAIN
 from penstock.data.grid import LATE, PRESENT, Grid
 from penstock.data.plant import Tag

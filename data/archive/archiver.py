@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.data.archive import Archive, Head
-from penstock.data.archive_repository import DTYPES
-from penstock.data.committer import Committer
+from penstock.data.archive.committer import Committer
+from penstock.data.archive.repository import DTYPES
 from penstock.data.frame import Dense, Frame, Readings
 from penstock.data.grid import Cells, Grid
 from penstock.data.journal import Journal, Kind, Record, Totals
+from penstock.data.journal.ledger import LateRange, late_ticks, ranges_of, write_ranges
 from penstock.data.layout import Layout
-from penstock.data.ledger import LateRange, late_ticks, ranges_of, write_ranges
 from penstock.errors import ArchiveError
 
 CELLS_PER_COMMIT = 1 << 22

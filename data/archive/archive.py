@@ -16,7 +16,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from penstock.data.archive_repository import (
+from penstock.data.archive.head import Head
+from penstock.data.archive.repository import (
     BRANCH,
     DTYPES,
     SegmentName,
@@ -27,13 +28,12 @@ from penstock.data.archive_repository import (
     translated,
 )
 from penstock.data.grid import Cells, Grid
-from penstock.data.head import Head
 from penstock.errors import ArchiveError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from penstock.data.committer import Committer
+    from penstock.data.archive.committer import Committer
     from penstock.data.plant import Tag
 
 __all__ = ["Archive", "Head", "View"]
@@ -176,13 +176,13 @@ class Archive:
 
         `start`, `end`: times in ns UTC, half open; None: where the readings begin and end.
         """
-        from penstock.data.dataset import lazy_dataset  # xarray only where it is wanted
+        from penstock.data.archive.dataset import lazy_dataset  # xarray only where it is wanted
 
         return lazy_dataset(self, tags, np.asarray(ids, np.int32), start=start, end=end, snapshot=snapshot)
 
     def committer(self) -> AbstractContextManager[Committer]:
         """The right to commit, one process at a time. Raises ArchiveBusy when another has it."""
-        from penstock.data.committer import committing  # it builds on this module
+        from penstock.data.archive.committer import committing  # it builds on this module
 
         return committing(self)
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from penstock.data.plant import Plant
+from penstock.data.plants.tables import near_name
 from penstock.data.registry import Registry
-from penstock.data.tables import near_name
 
 UNKNOWN, IGNORED = -1, -2
 """What `find` gives instead of an id."""

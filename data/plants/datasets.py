@@ -74,7 +74,7 @@ def plant_path(name: str) -> Path:
 
 
 def _plants() -> Path:
-    return Path(__file__).parent / "plants"
+    return Path(__file__).parent
 
 
 def gas_turbine(years: Sequence[int] | None = None, folder: Path | None = None) -> Iterator[Year]:

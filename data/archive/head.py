@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from penstock.data.record import Totals
+from penstock.data.journal.record import Totals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

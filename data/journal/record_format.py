@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.data.frame import GOOD, Dense, Frame, Readings
-from penstock.data.record import ClockDecision, Entry, Kind, Record
+from penstock.data.journal.record import ClockDecision, Entry, Kind, Record
 from penstock.errors import JournalCorrupt
 
 Buffer = bytes | memoryview

@@ -14,9 +14,9 @@ from typing import Literal, cast
 from penstock.data.durations import DURATION, duration_text
 from penstock.data.expressions import names as names_in
 from penstock.data.plant import LstmSpec, ModelSpec, PrepareStep, RetrainSpec, Tag
-from penstock.data.prepare_text import STEPS, parse_step
-from penstock.data.tables import Table, near_name
-from penstock.data.templates import Names, is_glob, matching
+from penstock.data.plants.prepare_text import STEPS, parse_step
+from penstock.data.plants.tables import Table, near_name
+from penstock.data.plants.templates import Names, is_glob, matching
 from penstock.errors import ExpressionError
 
 MODEL_KEYS = (

@@ -7,8 +7,8 @@ from typing import Literal, cast
 
 from penstock.data.durations import DURATION
 from penstock.data.plant import Tag
-from penstock.data.tables import Mistakes, Table, dotted, shown
-from penstock.data.templates import substituted
+from penstock.data.plants.tables import Mistakes, Table, dotted, shown
+from penstock.data.plants.templates import substituted
 
 KINDS = ("value", "counter", "state")
 DTYPES = ("float32", "float64")

@@ -15,10 +15,10 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from penstock.data import segment as files
-from penstock.data.journal_files import TAIL, Tail
-from penstock.data.record_format import HEADER, Buffer, Draft, Header
-from penstock.data.segment import Segment
+from penstock.data.journal import segment as files
+from penstock.data.journal.files import TAIL, Tail
+from penstock.data.journal.record_format import HEADER, Buffer, Draft, Header
+from penstock.data.journal.segment import Segment
 from penstock.errors import JournalError
 
 READ_TRIES = 5

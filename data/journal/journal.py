@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from penstock.data.durable import locked
-from penstock.data.journal_files import Fold, read_checkpoint, write_checkpoint
-from penstock.data.log import Log, Place
-from penstock.data.record import ClockDecision, Entry, Kind, Record, Totals
-from penstock.data.record_format import Draft, drafts, intact, record_at, source_at
-from penstock.data.segment import room
+from penstock.data.journal.files import Fold, read_checkpoint, write_checkpoint
+from penstock.data.journal.log import Log, Place
+from penstock.data.journal.record import ClockDecision, Entry, Kind, Record, Totals
+from penstock.data.journal.record_format import Draft, drafts, intact, record_at, source_at
+from penstock.data.journal.segment import room
 from penstock.errors import JournalCorrupt, JournalError
 
 __all__ = ["ClockDecision", "Entry", "Journal", "Kind", "Record", "Totals"]

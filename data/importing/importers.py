@@ -20,16 +20,16 @@ import pandas as pd
 import pyarrow as pa
 import xarray as xr
 
-from penstock.data.csv_rows import CsvFile
 from penstock.data.durable import locked
 from penstock.data.frame import Readings
-from penstock.data.intake import Chunk, Intake, Options
+from penstock.data.importing.csv_rows import CsvFile
+from penstock.data.importing.intake import Chunk, Intake, Options
+from penstock.data.importing.rejects import Rejects, RejectsFile
+from penstock.data.importing.table_rows import Table, arrow, dataset, frame_table, parquet
 from penstock.data.journal import Entry, Journal
 from penstock.data.layout import Layout
 from penstock.data.plant import Plant
 from penstock.data.registry import Registry
-from penstock.data.rejects import Rejects, RejectsFile
-from penstock.data.table_rows import Table, arrow, dataset, frame_table, parquet
 from penstock.errors import SiteError, SourceError
 
 __all__ = ["Chunk", "ImportReport", "Options", "Rejects", "Source", "load", "read", "source_name"]

@@ -16,12 +16,12 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from penstock.data.durations import DURATION
 from penstock.data.expressions import names as names_in
-from penstock.data.model_table import Scope, read_model
 from penstock.data.plant import ModelSpec, Plant, Tag
-from penstock.data.tables import Mistakes, Table, dotted, near_name, shown
-from penstock.data.tag_file import read_tag_file
-from penstock.data.tag_table import Assets, read_tags
-from penstock.data.templates import RANGE, Names, expand_range, substituted
+from penstock.data.plants.model_table import Scope, read_model
+from penstock.data.plants.tables import Mistakes, Table, dotted, near_name, shown
+from penstock.data.plants.tag_file import read_tag_file
+from penstock.data.plants.tag_table import Assets, read_tags
+from penstock.data.plants.templates import RANGE, Names, expand_range, substituted
 from penstock.errors import ExpressionError, Mistake, PlantError
 
 TOP_KEYS = ("plant", "assets", "tags", "defaults", "model", "override", "sources", "sinks", "alarms")

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
-from penstock.data.rejects import Rejects
+from penstock.data.importing.rejects import Rejects
 from penstock.errors import SourceError
 
 DELIMITERS = ",;\t|"

@@ -17,15 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from penstock.data.csv_rows import Rows
 from penstock.data.frame import GOOD, Dense, Frame, Readings
-from penstock.data.local_time import LocalClock, Wall
-from penstock.data.number_text import NOT_NUMBER, STATUS, read_numbers, read_status
+from penstock.data.importing.csv_rows import Rows
+from penstock.data.importing.local_time import LocalClock, Wall
+from penstock.data.importing.number_text import NOT_NUMBER, STATUS, read_numbers, read_status
+from penstock.data.importing.rejects import Rejects
+from penstock.data.importing.source_tags import IGNORED, UNKNOWN, SourceTags
+from penstock.data.importing.time_text import Times, read_times
 from penstock.data.plant import Plant
 from penstock.data.registry import Registry
-from penstock.data.rejects import Rejects
-from penstock.data.source_tags import IGNORED, UNKNOWN, SourceTags
-from penstock.data.time_text import Times, read_times
 from penstock.errors import SourceError
 
 TIME_COLUMNS = ("time", "timestamp", "datetime", "date_time", "date", "ts")

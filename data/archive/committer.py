@@ -19,7 +19,7 @@ import zarr
 from numpy.typing import NDArray
 
 from penstock.data.archive import Archive, Head, View
-from penstock.data.archive_repository import (
+from penstock.data.archive.repository import (
     ARRAYS,
     BRANCH,
     CLOSED_TAGS,
@@ -32,7 +32,7 @@ from penstock.data.archive_repository import (
     translated,
 )
 from penstock.data.grid import PRESENT, Cells
-from penstock.data.record import Totals
+from penstock.data.journal.record import Totals
 from penstock.errors import ArchiveBusy
 
 REGION_CELLS = 1 << 24

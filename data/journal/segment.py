@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from penstock.data.durable import sync_folder
-from penstock.data.record_format import Buffer, Header, intact, parse_header
+from penstock.data.journal.record_format import Buffer, Header, intact, parse_header
 from penstock.errors import JournalError
 
 SEGMENT_MAGIC = 0x31474553_4B54534E

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import GroupNotFoundError
 
-from penstock.data.archive_repository import BRANCH, sync_filesystem, translated
+from penstock.data.archive.repository import BRANCH, sync_filesystem, translated
 from penstock.data.durable import locked
 from penstock.errors import ArchiveBusy, ArchiveError
 

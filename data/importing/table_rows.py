@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xarray as xr
 
-from penstock.data.csv_rows import Rows
-from penstock.data.rejects import Rejects
+from penstock.data.importing.csv_rows import Rows
+from penstock.data.importing.rejects import Rejects
 from penstock.errors import SourceError
 
 Batches = Callable[[int], Iterator[list[Any]]]

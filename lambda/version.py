@@ -1,0 +1,3 @@
+"""The version of this package, importable from anywhere without loading anything."""
+
+VERSION = "0.1.0"
