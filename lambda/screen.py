@@ -63,20 +63,20 @@ class Progress:
 
 
 def models_table(cards: Sequence[Mapping[str, Any]], live: Mapping[str, int]) -> Table:
-    """One row per trained version."""
+    """One row per target of each trained version; figures are those of the validation part."""
     table = _table("model", "live", "target", "trained to", "n", "MAE", "RMSE", "persistence RMSE", "skill")
     for card in cards:
-        metrics = card["metrics"]
-        skill = 1 - metrics["rmse"] / metrics["persistence_rmse"] if metrics.get("persistence_rmse") else math.nan
-        table.add_row(
-            f"{card['name']}@{card['version']}",
-            "live" if live.get(card["name"]) == card["version"] else "",
-            ", ".join(card["spec"]["targets"]),
-            str(card["trained"]["end"])[:16],
-            str(metrics.get("n", "")),
-            *(_figure(metrics.get(key)) for key in ("mae", "rmse", "persistence_rmse")),
-            _figure(skill),
-        )
+        for target, metrics in card["metrics"].items():
+            skill = 1 - metrics["rmse"] / metrics["persistence_rmse"] if metrics.get("persistence_rmse") else math.nan
+            table.add_row(
+                f"{card['name']}@{card['version']}",
+                "live" if live.get(card["name"]) == card["version"] else "",
+                target,
+                str(card["trained"]["end"])[:10],
+                str(metrics["n"]),
+                *(_figure(metrics.get(key)) for key in ("mae", "rmse", "persistence_rmse")),
+                "" if math.isnan(skill) else f"{skill:.2f}",
+            )
     return table
 
 

@@ -18,6 +18,7 @@ from distributed import Client
 from penstock.data.archive import Archive
 from penstock.data.archive.archiver import drain
 from penstock.data.journal import Journal, Kind
+from penstock.data.journal.ledger import late_count
 from penstock.data.scoring import Member
 from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.data.window_spec import WindowSpec
@@ -48,7 +49,6 @@ FAILURES = 8
 class _Counts:
     """The run so far."""
 
-    late: int = 0
     ticks: int = 0
     predictions: int = 0
     failed_requests: int = 0
@@ -123,7 +123,7 @@ class Service:
             readings=taken.accepted,
             rejected=taken.rejected,
             quarantined=taken.quarantined,
-            late=counts.late,
+            late=late_count(self._setup.site / "journal", self._begun_at),
             ticks=counts.ticks,
             predictions=counts.predictions,
             failed_requests=counts.failed_requests + running,
@@ -234,7 +234,7 @@ class Service:
 
     def _archive_now(self) -> None:
         if self._archive.head().position < self._journal.tail:
-            self._counts.late += drain(self._journal, self._archive, self._setup.layout()).late
+            drain(self._journal, self._archive, self._setup.layout())
         if self._said_position is not None:
             # A ring at the last tick said is built from a commit at or before it and the journal from there.
             self._journal.trim(self._archive.at(self._said_position).position)

@@ -23,7 +23,7 @@ class Report:
     rejected: int
     quarantined: int
     late: int
-    """Readings that this run archived behind the watermark."""
+    """Readings that came behind the watermark during this run, whoever archived them."""
     ticks: int
     """Ticks said."""
     predictions: int

@@ -102,6 +102,15 @@ def late_list(folder: Path) -> list[LateRange]:
         return [LateRange(*row) for row in rows]
 
 
+def late_count(folder: Path, since: int) -> int:
+    """Late readings of sequences from `since` on, whoever archived them. `folder`: the journal's."""
+    if not (folder / "ledger.sqlite").exists():
+        return 0
+    with _ledger(folder) as database:
+        found = database.execute("SELECT coalesce(sum(count), 0) FROM late WHERE sequence >= ?", (since,)).fetchone()
+    return int(found[0])
+
+
 @contextmanager
 def _ledger(folder: Path) -> Iterator[sqlite3.Connection]:
     try:

@@ -22,14 +22,14 @@ import plain_archive
 from conftest import TICKS, Demo
 from demo_runs import MARK, answer, first_tick, gas_turbine, penstock
 
-from penstock.data.archive import Archive
-from penstock.data.journal import Journal
 from penstock.data.journal.ledger import late_list, late_ranges
+from penstock.data.scoring import Member
 from penstock.data.views.speed_view import SpeedView
-from penstock.data.windows import Reason, WindowSpec, cut, prepare, window_hash
+from penstock.data.windows import WindowSpec
 from penstock.site import Site
 from penstock.speed.plan import ReadPlan
 from penstock.speed.rows import Newest
+from penstock.speed.scorer import cut_answers
 from penstock.speed.shard import Step, run_step
 
 LAST = TICKS + 200
@@ -93,46 +93,43 @@ def test_a_missing_day_comes_in_while_the_stream_runs(demo: Demo, tmp_path: Path
 
 def check_log_tells_the_same(folder: Path, first: int, last: int) -> None:
     with Site.open(folder) as site:
-        journal = Journal.open(folder / "journal")
-        layout, grid = site.layout(), site.readings.grid
+        journal, layout, grid = site.journal, site.layout(), site.readings.grid
+        assert journal.first == 0
         written = late_list(folder / "journal")
-        again = list(late_ranges(journal, journal.first, journal.tail, layout, grid))
-        assert [row for row in written if row.sequence >= journal.first] == again
-        assert sum(row.count for row in again) == len(DAY) * 11
-        specs = {name: WindowSpec.of(site.plant.model(name), site.plant) for name in ("nox", "tey", "nox_ahead")}
-        plan = ReadPlan.of(list(specs.values()), site.registry.ids, layout, grid)
-        newest = Newest(plan, first)
-        Archive.open(folder / "archive")
-        begin = journal.first
-        for shard in plan.shards:
-            step = Step(
+        assert written == late_ranges(journal, 0, journal.tail, layout, grid)
+        assert sum(row.count for row in written) == len(DAY) * 11
+        members = [
+            Member(name=name, version=1, slot=0, spec=WindowSpec.of(model, site.plant))
+            for name, model in site.plant.models.items()
+        ]
+        plan = ReadPlan.of([m.spec for m in members], site.registry.ids, layout, grid)
+        newest = Newest(plan)
+        for part in plan.shards:
+            whole = Step(
                 site=str(folder),
-                shard=shard.shard,
-                start=begin,
+                shard=part.shard,
+                start=0,
                 stop=journal.tail,
                 want=first - plan.depth + 1,
-                plan=shard.save(folder / "speed"),
+                plan=part.save(folder / "speed"),
             )
-            newest.add(shard.shard, run_step(step))
-        check_windows(folder, specs, newest, first, last)
+            newest.add(part.shard, run_step(whole))
+        check_windows(folder, members, newest, first, last)
 
 
-def check_windows(folder: Path, specs: dict[str, WindowSpec], newest: Newest, first: int, last: int) -> None:
+def check_windows(folder: Path, members: list[Member], newest: Newest, first: int, last: int) -> None:
     view = SpeedView.open(folder / "views" / "speed.sqlite")
-    said = {name: view.read(name, first, last) for name in specs}
+    said = {m.name: view.read(m.name, first, last) for m in members}
     view.close()
     tick = first
     while tick < last:
         assert newest.ready(tick)
         ready = min(newest.bring_up(tick), last)
-        for name, spec in specs.items():
-            ends = np.arange(tick, ready)
-            block = newest.block(spec, tick - spec.depth + 1, ready)
-            again = cut(spec, prepare(spec, block), ends)
-            rows = said[name]
-            at = np.searchsorted(rows.ticks, ends)
-            assert rows.ticks[at].tolist() == ends.tolist()
-            assert rows.reasons[at].tolist() == again.reason.tolist()
-            fine = again.reason == Reason.OK
-            assert np.array_equal(rows.hashes[at][fine], window_hash(again.take(fine)))
+        for member in members:
+            again = cut_answers(member, newest, tick, ready)
+            rows = said[member.name]
+            at = np.searchsorted(rows.ticks, again.ticks)
+            assert rows.ticks[at].tolist() == again.ticks.tolist()
+            assert rows.reasons[at].tolist() == again.reasons.tolist()
+            assert rows.hashes[at].tolist() == again.hashes.tolist()
         tick = ready
