@@ -7,6 +7,8 @@ TensorFlow is imported on the workers alone.
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,10 +94,34 @@ def run(job: Job) -> Draft:
 
 
 def quiet_tensorflow() -> None:
-    """One thread per worker, unless its environment says otherwise; must come before TensorFlow's import."""
+    """Import TensorFlow: one thread per worker, unless its environment says otherwise, and without its chatter.
+
+    Some of its lines come before any setting is read, so the file descriptor itself is turned away; an import
+    that fails shows them all.
+    """
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(name, "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" not in sys.modules:
+        with _kept_back(2):
+            import tensorflow  # noqa: F401
+
+
+@contextmanager
+def _kept_back(descriptor: int) -> Iterator[None]:
+    """What is written to `descriptor` meanwhile is shown only where the block fails."""
+    apart = os.dup(descriptor)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), descriptor)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(apart, kept.read())
+            raise
+        finally:
+            os.dup2(apart, descriptor)
+            os.close(apart)
 
 
 def _finished(futures: list[Future], deadline_s: float) -> Iterator[Future]:

@@ -21,7 +21,7 @@ from penstock.batch.fleet import quiet_tensorflow
 from penstock.batch.history import Source, answered
 from penstock.data import windows
 from penstock.data.models import Artifact
-from penstock.data.views.batch_view import Recomputed
+from penstock.data.views.predictions import Predictions
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason, Windows
 from penstock.errors import DeadlineExceeded
@@ -56,7 +56,7 @@ def compute_view(
     *,
     block_ticks: int = BLOCK_TICKS,
     deadline_s: float = DEADLINE_S,
-) -> Recomputed:
+) -> Predictions:
     """What `artifact` says at every tick of first..last-1 at which it answers.
 
     `ids` are the registry ids of its spec's `base_tags`. Raises ModelError when the artifact cannot
@@ -68,7 +68,7 @@ def compute_view(
             for t in range(first, last, block_ticks)
         ]
     )
-    done: dict[int, Recomputed] = {}
+    done: dict[int, Predictions] = {}
     running = as_completed(timeout=deadline_s)
     running.update(_submit(client, islice(blocks, IN_FLIGHT * max(1, len(client.nthreads())))))
     try:
@@ -83,14 +83,14 @@ def compute_view(
     finally:
         client.cancel(list(running.futures), force=True)
     outputs = len(WindowSpec.from_json(artifact.card["spec"]).targets)
-    return reduce(Recomputed.then, (done[begins] for begins in sorted(done)), Recomputed.nothing(outputs))
+    return reduce(Predictions.then, (done[begins] for begins in sorted(done)), Predictions.nothing(outputs))
 
 
 def _submit(client: Client, blocks: Iterator[Recompute]) -> list[Any]:
     return [client.submit(recompute, block, pure=False) for block in blocks]
 
 
-def recompute(block: Recompute) -> tuple[int, Recomputed]:
+def recompute(block: Recompute) -> tuple[int, Predictions]:
     """The rows of one block, on a worker, and the tick that it begins with."""
     card = block.artifact.card
     spec = WindowSpec.from_json(card["spec"])
@@ -102,7 +102,7 @@ def recompute(block: Recompute) -> tuple[int, Recomputed]:
     values = np.full((len(ends), len(spec.targets)), np.nan, np.float32)
     values[fine] = _said(block.artifact, cut, np.flatnonzero(fine))
     trained = card.get("trained", {})
-    return block.first, Recomputed(
+    return block.first, Predictions(
         ticks=ends,
         values=values,
         versions=np.where(fine, block.artifact.version, 0).astype(np.int64),

@@ -9,6 +9,7 @@ does not know what a network is.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -173,6 +174,14 @@ class ModelStore:
                     f"{folder / file}: changed since it was saved (sha256 differs from {CARD}); train {name!r} again"
                 )
         return Artifact(name=name, version=version, folder=folder, card=card, files=files)
+
+    def snapshots(self) -> set[str]:
+        """Ids of the archive snapshots that the stored cards name; a card that cannot be read names none."""
+        found = set()
+        for card in self.folder.glob(f"[!.]*/[0-9]*/{CARD}"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                found.add(str(json.loads(card.read_bytes())["trained"]["snapshot"]))
+        return found
 
     def record(self, name: str, version: int, action: Action, who: str, *, at: str | None = None) -> None:
         """Append to the deployments; `at` is UTC as ISO text, by default the database's clock."""

@@ -24,9 +24,10 @@ from penstock.data.models import ModelStore
 from penstock.data.quality import assess
 from penstock.data.rules import Rules
 from penstock.data.views.batch_view import BatchView
+from penstock.data.views.predictions import Predictions
 from penstock.data.views.speed_view import SaidRows, SpeedView
 from penstock.data.windows import WindowSpec, answers_at, targets
-from penstock.merge import Part, Truth, merged
+from penstock.merge import Truth, merged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -122,31 +123,21 @@ def _truth(desk: Desk, spec: WindowSpec, first: int, last: int) -> Truth:
     )
 
 
-def _recomputed(view: BatchView | None, first: int, last: int, outputs: int) -> Part:
-    if view is None:
-        return Part.nothing(outputs)
-    rows = view.read(first, last)
-    return Part(
-        ticks=rows.ticks,
-        values=rows.values,
-        versions=rows.versions,
-        reasons=rows.reasons,
-        filled=rows.filled,
-        sample=rows.sample,
-    )
+def _recomputed(view: BatchView | None, first: int, last: int, outputs: int) -> Predictions:
+    return Predictions.nothing(outputs) if view is None else view.read(first, last)
 
 
-def _live(desk: Desk, model: str, outputs: int, first: int, last: int) -> Part:
+def _live(desk: Desk, model: str, outputs: int, first: int, last: int) -> Predictions:
     view = desk.speed()
     if view is None:
-        return Part.nothing(outputs)
+        return Predictions.nothing(outputs)
     try:
         rows = view.read(model, first, last)
     finally:
         view.close()
     if not len(rows.ticks):
-        return Part.nothing(outputs)
-    return Part(
+        return Predictions.nothing(outputs)
+    return Predictions(
         ticks=rows.ticks,
         values=rows.values,
         versions=np.maximum(rows.versions, 0).astype(np.int64),

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from penstock import __version__
-from penstock.errors import PenstockError, PlantError
+from penstock.errors import ModelError, PenstockError, PlantError
 
 app = typer.Typer(
     name="penstock",
@@ -152,7 +152,7 @@ def train(
             models_table([a.card for a in outcome.trained], {}),
         )
     if outcome.failed:
-        raise typer.Exit(1)
+        raise ModelError("\n".join(outcome.failed.values()))
 
 
 @app.command()

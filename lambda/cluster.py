@@ -14,6 +14,7 @@ import dask
 from distributed import Client, LocalCluster
 
 from penstock.errors import Unavailable
+from penstock.tracker import outliving_tracker
 
 CONFIG: dict[str, Any] = {
     # Deaths of a worker count against the task that ran there. A stream's worker may die often;
@@ -35,6 +36,7 @@ CONFIG: dict[str, Any] = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
     "distributed.worker.multiprocessing-method": "spawn",
+    "distributed.worker.preload": ["penstock.worker"],
 }
 WORKER_ENVIRONMENT: Mapping[str, str] = {
     # One thread per worker: processes are the parallelism.
@@ -55,6 +57,7 @@ def local_cluster(workers: int = 2) -> Iterator[Client]:
     The calling program must be importable without side effects (`if __name__ == "__main__"`),
     as with every spawned process. Raises Unavailable when the workers do not start.
     """
+    outliving_tracker()
     nanny_environment = {"distributed.nanny.pre-spawn-environ": {**_inherited(), **WORKER_ENVIRONMENT}}
     with dask.config.set({**CONFIG, **nanny_environment}):
         try:

@@ -14,53 +14,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from penstock.data.grid import Grid
+from penstock.data.views.predictions import Predictions
 from penstock.data.windows import Reason
 from penstock.errors import Gap
 
 RECOMPUTED, LIVE, NEITHER = "recomputed", "live", ""
 """Values of `layer`; NEITHER marks a hole."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Part:
-    """What one layer has of one model; rows in rising tick order, gaps allowed."""
-
-    ticks: NDArray[np.int64]
-    """[n] ticks at which the predictions were made."""
-    values: NDArray[np.float32]
-    """[n, targets] in the target's unit; NaN where withheld."""
-    versions: NDArray[np.int64]
-    """[n] model version; 0 where nothing answered."""
-    reasons: NDArray[np.uint8]
-    """[n] `Reason`"""
-    filled: NDArray[np.bool_]
-    """[n] true where the window holds a carried or substituted input."""
-    sample: NDArray[np.bool_]
-    """[n] true where the tick lies in the training sample of the version that spoke."""
-
-    @classmethod
-    def nothing(cls, targets: int) -> Part:
-        """A layer that has no row."""
-        return cls(
-            ticks=np.zeros(0, np.int64),
-            values=np.zeros((0, targets), np.float32),
-            versions=np.zeros(0, np.int64),
-            reasons=np.zeros(0, np.uint8),
-            filled=np.zeros(0, bool),
-            sample=np.zeros(0, bool),
-        )
-
-    def between(self, first: int, last: int) -> Part:
-        """The rows with first <= tick < last."""
-        cut = slice(*np.searchsorted(self.ticks, [first, last]))
-        return Part(
-            ticks=self.ticks[cut],
-            values=self.values[cut],
-            versions=self.versions[cut],
-            reasons=self.reasons[cut],
-            filled=self.filled[cut],
-            sample=self.sample[cut],
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,8 +44,8 @@ def merged(
     wanted: NDArray[np.int64],
     horizon: int,
     seam: int,
-    batch: Part,
-    speed: Part,
+    batch: Predictions,
+    speed: Predictions,
     truth: Truth,
     strict: bool = False,
 ) -> xr.Dataset:

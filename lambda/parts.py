@@ -1,11 +1,13 @@
 """The processes a site needs, started when something first needs them and ended together.
 
 Dask workers and Triton: somebody else's by address, or embedded ones that die
-with this process. Nothing here knows what they are used for.
+with this process; an embedded Triton is watched and mended for as long as it runs. Nothing here
+knows what they are used for.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -15,11 +17,14 @@ from distributed import Client
 
 from penstock.cluster import client_for, local_cluster
 from penstock.serving.triton import Triton
+from penstock.serving.watch import Watch
 from penstock.settings import Settings
 
 START_S = 180.0
 """Longest start of Triton: provisioning, TensorFlow's import, the compile of the first shapes."""
 STOP_S = 60.0
+
+log = logging.getLogger(__name__)
 
 
 class Parts:
@@ -72,7 +77,7 @@ class Parts:
 
 
 class _Server:
-    """Triton in a thread of its own: the kernel ends a child when the *thread* that made it ends."""
+    """Triton and the watch over it, in a thread of their own."""
 
     def __init__(self, folder: Path, capacity: int) -> None:
         self._up: Future[Triton] = Future()
@@ -85,16 +90,22 @@ class _Server:
         return self._up.result(START_S)
 
     def stop(self) -> None:
-        """End it."""
+        """End it, also in the middle of its start or of a mending."""
         self._stop.set()
+        if self._up.done() and self._up.exception() is None:
+            self._up.result().end()
         self._thread.join(STOP_S)
 
     def _hold(self, folder: Path, capacity: int) -> None:
         try:
-            server = Triton.start(folder, capacity=capacity, deadline_s=START_S)
+            server = Triton.start(folder, capacity=capacity, deadline_s=START_S, stop=self._stop)
         except BaseException as error:
             self._up.set_exception(error)
             return
         with server:
             self._up.set_result(server)
-            self._stop.wait()
+            try:
+                Watch(server).run(self._stop)
+            except Exception:  # a watch that breaks must not take the server with it
+                log.exception("%s is watched no more; start again what holds it", server.endpoint)
+                self._stop.wait()

@@ -22,6 +22,7 @@ from penstock.batch.history import Source as HistorySource
 from penstock.batch.plan import History, Wish, plan
 from penstock.batch.view import compute_view
 from penstock.data.archive.archiver import drain
+from penstock.data.archive.retention import Retention, needed_from
 from penstock.data.layout import Layout
 from penstock.data.models import Artifact
 from penstock.data.plant import Plant
@@ -73,8 +74,13 @@ def train(
     return outcome
 
 
-def write_batch_view(client: Client, desk: Desk, artifact: Artifact, first: int, seam: int) -> None:
-    """Recompute what `artifact` says at ticks first..seam-1; the view's seam moves there when all of it is in."""
+def write_batch_view(
+    client: Client, desk: Desk, artifact: Artifact, first: int, seam: int, *, older_than_ns: int | None = None
+) -> None:
+    """Recompute what `artifact` says at ticks first..seam-1; the view's seam moves there when all of it is in.
+
+    The view's former commits made before `older_than_ns` (UTC) are let go of; None: none is.
+    """
     head = desk.archive.head()
     spec = WindowSpec.from_json(artifact.card["spec"])
     rows = compute_view(
@@ -85,8 +91,19 @@ def write_batch_view(client: Client, desk: Desk, artifact: Artifact, first: int,
         first,
         seam,
     )
-    attributes = {"model": artifact.name, "version": artifact.version, "snapshot": head.snapshot}
-    BatchView.write(desk.views / "batch" / artifact.name, rows, first=first, last=seam, attributes=attributes)
+    BatchView.write(
+        desk.views / "batch" / artifact.name,
+        rows,
+        first=first,
+        last=seam,
+        attributes={
+            "model": artifact.name,
+            "version": artifact.version,
+            "snapshot": head.snapshot,
+            "horizon": spec.horizon,
+        },
+        older_than_ns=older_than_ns,
+    )
 
 
 def archive_all(desk: Desk, layout: Layout, progress: Progress | None = None) -> bool:
@@ -103,6 +120,19 @@ def archive_all(desk: Desk, layout: Layout, progress: Progress | None = None) ->
     return True
 
 
+def expire(desk: Desk, retention: Retention, now_ns: int) -> int:
+    """Let go of the archive's old commits, where it is time to; how many. A busy archive keeps them until later."""
+    speed = desk.speed()
+    try:
+        said = None if speed is None else speed.last_position()
+        return retention.apply(desk.archive, needed_from(desk.journal, said), now_ns)
+    except ArchiveBusy:
+        return 0
+    finally:
+        if speed is not None:
+            speed.close()
+
+
 def stream(
     client: Client,
     endpoints: Sequence[str],
@@ -111,6 +141,9 @@ def stream(
     layout: Callable[[], Layout],
     sources: Sequence[tuple[Source, SourceClock]],
     *,
+    segment_bytes: int,
+    commit_every_s: float,
+    retention: Retention,
     expected: Sequence[WindowSpec] = (),
     on_tick: Callable[[Spoken], None] = lambda spoken: None,
 ) -> dict[str, Any]:
@@ -124,6 +157,9 @@ def stream(
             sources=sources,
             scoring=Score(pool),
             scheduler=client.scheduler.address,
+            segment_bytes=segment_bytes,
+            commit_every_s=commit_every_s,
+            retention=retention,
             expected=expected,
             on_tick=on_tick,
         )

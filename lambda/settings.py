@@ -36,6 +36,12 @@ def _duration(text: str) -> str:
     return text
 
 
+def _lasting(text: str) -> str:
+    if parse_duration(text) == 0:
+        raise ValueError("longer than 0")
+    return text
+
+
 Duration = Annotated[str, AfterValidator(_duration)]
 
 
@@ -53,8 +59,13 @@ class JournalSettings(_Section):
 class ArchiveSettings(_Section):
     """[archive]"""
 
-    commit_every: Duration = "10s"
+    commit_every: Annotated[Duration, AfterValidator(_lasting)] = "10s"
     """How often the archiver commits while readings come in."""
+
+    @property
+    def commit_every_s(self) -> float:
+        """The same in seconds."""
+        return parse_duration(self.commit_every) / 1e9
 
 
 class DaskSettings(_Section):
@@ -78,19 +89,16 @@ class TritonSettings(_Section):
 class RetentionSettings(_Section):
     """[retention]"""
 
-    journal: Duration = "7d"
-    """How long journal segments stay at least after they are archived."""
-    archive: Duration | None = None
-    """How long readings stay in the archive; None: for ever."""
-    snapshots: Duration = "30d"
-    """How long old archive snapshots stay; those that models name stay as long as the models."""
+    snapshots: Duration = "1d"
+    """How long old snapshots of archive and batch views stay: longer than the longest training.
 
+    Those that models name stay as long as the models. One takes about 20 kB.
+    """
 
-class PagesSettings(_Section):
-    """[pages]"""
-
-    address: str = "127.0.0.1"
-    port: int = Field(default=5006, ge=0, le=65535)
+    @property
+    def snapshots_ns(self) -> int:
+        """The same in nanoseconds."""
+        return parse_duration(self.snapshots)
 
 
 class Settings(_Section):
@@ -103,7 +111,6 @@ class Settings(_Section):
     dask: DaskSettings = DaskSettings()
     triton: TritonSettings = TritonSettings()
     retention: RetentionSettings = RetentionSettings()
-    pages: PagesSettings = PagesSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,18 +163,28 @@ def open_settings(folder: Path) -> OpenSettings:
 
 
 def create(
-    folder: Path, plant_text: str, *, created: str, shards: int | None = None, site_text: str = ""
+    folder: Path,
+    plant_text: str,
+    *,
+    created: str,
+    shards: int | None = None,
+    site_text: str = "",
+    files: Mapping[str, bytes] | None = None,
 ) -> OpenSettings:
     """A new site: plant.toml and site.toml as given, site.json last, so that a torn creation is no site.
 
-    `created` is the time, ISO 8601; `shards` None: as site.toml says. Raises
-    SiteError when the folder already is a site, PlantError when `site_text` has mistakes.
+    `created` is the time, ISO 8601; `shards` None: as site.toml says; `files`: what plant.toml
+    names, by path relative to it. Raises SiteError when the folder already is a site, PlantError
+    when `site_text` has mistakes.
     """
     if (folder / "site.json").exists():
         raise SiteError(f"{folder}: is a site already; open it, or choose another folder")
     settings = parse_settings(site_text, str(folder / "site.toml"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name, content in (files or {}).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_durably(folder / name, content)
         write_durably(folder / "plant.toml", plant_text.encode())
         write_durably(folder / "site.toml", site_text.encode())
         _write_site_json(folder, {"format": FORMAT, "shards": shards or settings.shards, "created": created})

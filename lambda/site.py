@@ -14,7 +14,7 @@ from __future__ import annotations
 import getpass
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,7 +26,9 @@ from penstock import answers, inputs, pipeline, standing
 from penstock.answers import Desk
 from penstock.batch.plan import Wish
 from penstock.data.archive import Archive
+from penstock.data.archive.retention import Retention
 from penstock.data.deployments import Action
+from penstock.data.frame import Readings
 from penstock.data.grid import Grid
 from penstock.data.importing import importers
 from penstock.data.journal import Journal
@@ -34,17 +36,18 @@ from penstock.data.layout import Layout
 from penstock.data.models import Artifact, ModelStore
 from penstock.data.plant import Plant
 from penstock.data.plants.datasets import plant_path
+from penstock.data.plants.named_files import named_files
 from penstock.data.plants.plant_file import load_plant
 from penstock.data.registry import Registry
 from penstock.data.views.speed_view import Spoken
 from penstock.data.windows import WindowSpec
-from penstock.errors import ModelError, ModelNotFound, SiteError
+from penstock.errors import ModelError, ModelNotFound, SiteError, SourceError, nearest
 from penstock.parts import Parts
 from penstock.serving.deploy import Deployer
 from penstock.settings import create, open_settings, read_settings
 from penstock.spans import Moment, moment_ns, span_ns
 from penstock.speed.clock import SourceClock
-from penstock.speed.sources.replay import Replay
+from penstock.speed.sources.replay import Replay, together
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -59,7 +62,7 @@ class Site:
         """Raises SiteError where `folder` is no site, PlantError where its files have mistakes."""
         if not (folder / "site.json").exists():
             raise SiteError(f"{folder}: is no site (it has no site.json); make one with: penstock init {folder}")
-        self.folder = folder.resolve()
+        folder = self.folder = folder.resolve()  # workers of another cluster have another working folder
         opened = open_settings(folder)
         self.settings, self._shards = opened.settings, opened.shards
         self.plant: Plant = load_plant(folder / "plant.toml")
@@ -77,13 +80,13 @@ class Site:
 
     @classmethod
     def create(cls, folder: str | Path, plant: str | Path = "gas-turbine") -> Site:
-        """A new site of a built-in plant, or of the plant.toml at `plant`.
+        """A new site of a built-in plant, or of the plant.toml at `plant`, with the files that it names.
 
         Raises PlantError before anything is written where that file has mistakes.
         """
         source = Path(plant) if Path(plant).is_file() else plant_path(str(plant))
-        load_plant(source)
-        create(Path(folder), source.read_text(), created=_now())
+        files = named_files(source, load_plant(source))
+        create(Path(folder), source.read_text("utf-8"), created=_now(), files=files)
         return cls(Path(folder))
 
     def __enter__(self) -> Self:
@@ -104,9 +107,9 @@ class Site:
 
         Through the journal and into the archive, whether the site runs or not; twice changes nothing.
         `options` are those of `importers.Options`. Returns the counts of
-        `importers.ImportReport`, summed. Raises SourceError where it cannot be read at all.
+        `importers.ImportReport`, summed. Raises SourceError where it cannot be read at all, or an option is unknown.
         """
-        wanted = importers.Options(**{key: value for key, value in options.items() if value is not None})
+        wanted = _options(options)
         reports = [
             importers.load(
                 self.journal, self.layout(), self.registry, part, self.plant,
@@ -117,6 +120,7 @@ class Site:
         tail = self.journal.tail
         if not pipeline.archive_all(self.desk(), self.layout(), progress):
             pipeline.wait_archived(self.desk(), tail, _pauses(ARCHIVED_S))
+        pipeline.expire(self.desk(), self._retention(), time.time_ns())
         return _summed(reports)
 
     def archive(self, start: Moment = None, end: Moment = None) -> xr.Dataset:
@@ -203,8 +207,9 @@ class Site:
             raise ModelNotFound(f"{name}: is not live; do: penstock deploy {name}")
         tick = self.readings.grid.tick_of
         pipeline.write_batch_view(
-            self.parts.client(), self.desk(), self.models.load(name, champion), tick(begin), tick(stop)
-        )
+            self.parts.client(), self.desk(), self.models.load(name, champion), tick(begin), tick(stop),
+            older_than_ns=time.time_ns() - self.settings.retention.snapshots_ns,
+        )  # fmt: skip
 
     # Live
 
@@ -219,7 +224,8 @@ class Site:
     ) -> dict[str, Any]:
         """Replay a source through the speed layer: journal, windows, predictions; its report.
 
-        `rate`: event seconds per second, None: as fast as it goes. `ticks`: end after so many rows.
+        `rate`: event seconds per second, None: as fast as it goes. `ticks`: end after so many
+        distinct event times, counted from the source's beginning.
         Goes on where an earlier run stopped. Every champion answers, whatever Triton held before.
         """
         endpoints = self.parts.endpoints()
@@ -242,6 +248,9 @@ class Site:
             self.folder,
             self.layout,
             [(self._replay(replay, rate, ticks), SourceClock())],
+            segment_bytes=self.settings.journal.segment_mb << 20,
+            commit_every_s=self.settings.archive.commit_every_s,
+            retention=self._retention(),
             expected=[WindowSpec.of(model, self.plant) for model in self.plant.models.values()],
             on_tick=told,
         )
@@ -286,12 +295,16 @@ class Site:
         )
 
     def _replay(self, source: Any, rate: float | None, ticks: int | None) -> Replay:
-        def blocks() -> Iterator[Any]:
+        def blocks() -> Iterator[Readings]:
             for _, part in inputs.parts(source):
                 for chunk in importers.read(part, self.plant, self.registry, importers.Options()):
-                    yield from chunk.readings
+                    yield together(chunk.readings)
 
-        return Replay(f"replay:{source}", blocks, rate=rate, rows=ticks)
+        name = source if isinstance(source, (str, Path)) else importers.source_name(source).removeprefix("import:")
+        return Replay(f"replay:{name}", blocks, rate=rate, moments=ticks)
+
+    def _retention(self) -> Retention:
+        return Retention(snapshots_ns=self.settings.retention.snapshots_ns, named=self.models.snapshots)
 
     def _span(self, start: Moment, end: Moment, *, ahead: int = 0) -> tuple[int, int]:
         grid, first = self.readings.grid, self.readings.head().span[0]
@@ -327,6 +340,17 @@ def _archive(folder: Path, grid: Grid) -> Archive:
     if archive.grid != grid:
         raise SiteError(f"{folder}: was made with another period than plant.toml has now; a site keeps its period")
     return archive
+
+
+def _options(wanted: Mapping[str, Any]) -> importers.Options:
+    """None leaves the default. Raises SourceError for an option that there is not."""
+    known = [field.name for field in fields(importers.Options)]
+    for name in wanted:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f" Did you mean {near!r}?" if near else ""
+            raise SourceError(f"load: unknown option {name!r}; allowed: {', '.join(known)}.{hint}")
+    return importers.Options(**{name: value for name, value in wanted.items() if value is not None})
 
 
 def _summed(reports: Sequence[importers.ImportReport]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from penstock.data.frame import BAD, UNCERTAIN
 from penstock.data.grid import LATE, PRESENT, STATUS, Cells
 from penstock.data.history import cells_now
 from penstock.serving.triton import Triton
+from penstock.serving.watch import read_watched
 from penstock.speed.status import read_status
 
 if TYPE_CHECKING:
@@ -121,7 +122,16 @@ def _triton(site: Site) -> dict[str, str]:
     running = Triton.running(site.folder / "triton")
     if running is None:
         return _row("triton", "idle", "not running; starts with a stream or a deploy")
-    return _row("triton", "ok", f"{running.endpoint}, pid {running.server}")
+    what = f"{running.endpoint}, pid {running.server}"
+    watched = read_watched(site.folder / "triton", running.endpoint)
+    if watched is None:
+        return _row("triton", "ok", what)
+    if watched.last_ns is not None:
+        last = pd.Timestamp(watched.last_ns, tz="UTC").tz_convert(site.plant.timezone)
+        what += f", repaired {watched.repaired + watched.restarted} times, last at {last:%Y-%m-%d %H:%M:%S%z}"
+    if watched.trouble:
+        return _row("triton", "wrong", f"{what}; {watched.trouble}", f"see {site.folder / 'triton' / 'triton.log'}")
+    return _row("triton", "ok", what)
 
 
 def _running(site: Site) -> bool:

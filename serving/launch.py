@@ -1,17 +1,23 @@
-"""How tritonserver is started: its command line and its environment, as values."""
+"""How tritonserver is started: its command line and its environment as values, and the keeper that runs it."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+from penstock.serving import keeper
 from penstock.serving.provision import Installation
 from penstock.serving.repository import ENGINE
 
 STOP_S = 8.0
 """What the server gets to end by itself before it is killed."""
+LOG_BYTES = 16 << 20
+"""A longer log is put aside at the next start."""
 
 
 def shm_prefix(folder: Path) -> str:
@@ -48,3 +54,30 @@ def environment(found: Installation) -> dict[str, str]:
     given.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the golden check knows the CPU's rounding
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONDONTWRITEBYTECODE": "1"}
     return given | quiet | {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "2", "OMP_NUM_THREADS": "1"}
+
+
+def spawn(folder: Path, found: Installation, endpoint: str, lock: int) -> subprocess.Popen[bytes]:
+    """The keeper, in a session of its own, so that a kill of our process group leaves it to clean up."""
+    log = folder / "triton.log"
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        os.replace(log, log.with_suffix(".log.1"))
+    order: dict[str, Any] = {
+        "command": command(found, folder, endpoint),
+        "record": str(folder / "server.json"),
+        "endpoint": endpoint,
+        "prefix": shm_prefix(folder),
+        "parent": os.getpid(),
+        "lock": lock,
+        "stop_s": STOP_S,
+    }
+    with open(log, "ab") as out:
+        return subprocess.Popen(
+            [sys.executable, "-S", "-E", keeper.__file__, json.dumps(order)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment(found),
+            cwd=folder,
+            pass_fds=(lock,),
+            start_new_session=True,
+        )

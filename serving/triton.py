@@ -9,49 +9,48 @@ The folder (a site's ``triton/``) holds ``models/`` (Triton's repository),
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import socket
 import subprocess
-import sys
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from penstock.errors import ServingError, SiteError, Unavailable
+import psutil
+
+from penstock.errors import ServingError, Unavailable
 from penstock.serving import keeper
 from penstock.serving.aliases import restore
 from penstock.serving.canary import Canary, canary
-from penstock.serving.launch import STOP_S, command, environment, shm_prefix
+from penstock.serving.launch import STOP_S, shm_prefix, spawn
 from penstock.serving.pool import Pool
 from penstock.serving.provision import Installation, provision
 from penstock.serving.repository import ENGINE, lay_out
+from penstock.serving.running import Running, locked, running
 
-LOG_BYTES = 16 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """What ``server.json`` says about a server that runs."""
-
-    endpoint: str
-    keeper: int
-    """Pids."""
-    server: int
-    parent: int
+HOST = "127.0.0.1"
+PORTS = 5
+"""Free ports that a start tries: another process may take one before the server binds it."""
+TAKEN = "already in use"
+"""What Triton's log says then."""
 
 
 class Triton:
     """A tritonserver that this process started."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[bytes], endpoint: str, deadline_s: float) -> None:
+    def __init__(self, folder: Path, port: int, found: Installation, capacity: int, deadline_s: float) -> None:
         """Use `start`."""
-        self.folder, self.endpoint, self.deadline_s = folder, endpoint, deadline_s
-        self._process = process
-        self._pool = Pool(endpoint, deadline_s=10.0)
+        self.folder, self.endpoint, self.deadline_s = folder, f"{HOST}:{port}", deadline_s
+        self._found, self._capacity = found, capacity
+        self._mending = threading.Lock()
+        self._guard = threading.Lock()
+        """Of `_ended` and `_process`: nothing is started once the end was asked for."""
+        self._ended = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_from = 0
+        self._pool = Pool(self.endpoint, deadline_s=10.0)
 
     @classmethod
     def start(
@@ -62,47 +61,37 @@ class Triton:
         deadline_s: float = 120.0,
         installation: Installation | None = None,
         cache: Path | None = None,
+        ports: Iterable[int] = (),
+        stop: threading.Event | None = None,
     ) -> Triton:
         """A server on a free loopback port, with everything that was deployed before; a context manager.
 
         `capacity` is the number of slots: one per model, and one more for each
-        deploy under way. Raises SiteError when one already runs on `folder`,
-        ServingError when it does not come up within `deadline_s`.
+        deploy under way. `ports` are tried before any other. Raises SiteError when one
+        already runs on `folder`, ServingError when it does not come up within
+        `deadline_s`, or `stop` is set meanwhile.
         """
         folder = folder.absolute()
         folder.mkdir(parents=True, exist_ok=True)
         until = time.monotonic() + deadline_s
         found = installation or provision(cache)
-        lock = _lock(folder, min(until, time.monotonic() + STOP_S + 12.0))
-        try:
-            state = folder / "state"
-            used = [int(p.stem) + 1 for p in state.glob("*.slot")]
-            lay_out(folder / "models", state, max([capacity, *used]))
-            endpoint = f"127.0.0.1:{_free_port()}"
-            process = _spawn(folder, found, endpoint, lock)
-        finally:
-            os.close(lock)
-        triton = cls(folder, process, endpoint, deadline_s)
-        try:
-            triton._come_up(until)
-        except BaseException:
-            triton.stop()
-            raise
-        return triton
+        for port in [*ports, *(free_port() for _ in range(PORTS))]:
+            triton = cls(folder, port, found, capacity, deadline_s)
+            try:
+                triton._launch(until)
+                triton._come_up(until, stop)
+            except BaseException as error:
+                triton.stop()
+                if not (isinstance(error, ServingError) and TAKEN in triton._words()):
+                    raise
+            else:
+                return triton
+        raise ServingError(f"{folder}: no port of {HOST} could be had in {PORTS} tries: end what takes them, try again")
 
     @staticmethod
     def running(folder: Path) -> Running | None:
         """Who runs on `folder`, from whichever process asks."""
-        folder = folder.absolute()
-        try:
-            told = json.loads((folder / "server.json").read_text())
-            with open(folder / "lock") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:  # held by the keeper or its server: it runs
-            return Running(**told)
-        except (OSError, ValueError):
-            return None
-        return None
+        return running(folder)
 
     def __enter__(self) -> Triton:
         return self
@@ -112,7 +101,18 @@ class Triton:
 
     def alive(self) -> bool:
         """Whether the server's process runs; `canary` tells whether it answers."""
-        return self._process.poll() is None
+        return self._process is not None and self._process.poll() is None
+
+    def mending(self) -> bool:
+        """Whether `repair` or `restart` is under way."""
+        return self._mending.locked()
+
+    def deploying(self) -> bool:
+        """Whether the engine says that a deploy is under way."""
+        try:
+            return bool(self._pool.admin({"do": "health"})["deploying"])
+        except ServingError:
+            return False
 
     def canary(self, name: str | None = None) -> Canary:
         """A real inference, its value checked. Raises ServingError when it is not right."""
@@ -125,104 +125,111 @@ class Triton:
 
         Raises ServingError when it does not come up.
         """
-        until = time.monotonic() + self.deadline_s
-        with Pool(self.endpoint, deadline_s=self.deadline_s) as pool:
-            pool.unload(ENGINE)
-            while pool.ready(ENGINE) and time.monotonic() < until:
-                time.sleep(0.05)
-            pool.load(ENGINE)
-            restore(pool)
-        return self.canary()
+        with self._mending:
+            until = time.monotonic() + self.deadline_s
+            with Pool(self.endpoint, deadline_s=self.deadline_s) as pool:
+                pool.unload(ENGINE)
+                while pool.ready(ENGINE) and time.monotonic() < until:
+                    time.sleep(0.05)
+                pool.load(ENGINE)
+                restore(pool)
+            return self.canary()
+
+    def restart(self) -> Canary:
+        """The server anew on the same port, with everything that was deployed; for when it has died, or hangs.
+
+        Raises ServingError when it does not come up, or `end` was called; SiteError when another one runs here.
+        """
+        with self._mending:
+            until = time.monotonic() + self.deadline_s
+            self._end_process()
+            self._launch(until)
+            return self._come_up(until)
+
+    def end(self) -> None:
+        """Ask the server to end, for good, and return at once: calls under way fail, whatever waits for it ends."""
+        with self._guard:
+            self._ended = True
+            if self._process is not None and self._process.poll() is None:
+                self._process.terminate()
 
     def stop(self) -> None:
         """End the server; no process, port or /dev/shm entry stays. Again: nothing happens."""
+        self.end()
         self._pool.close()
-        if self._process.poll() is None:
-            self._process.terminate()
+        self._end_process()
+
+    def _launch(self, until: float) -> None:
+        lock = locked(self.folder, min(until, time.monotonic() + STOP_S + 12.0))
         try:
-            self._process.wait(STOP_S + 15.0)
+            with self._guard:
+                if self._ended:
+                    raise ServingError(f"tritonserver on {self.folder} was told to end: make a new one")
+                state = self.folder / "state"
+                used = [int(p.stem) + 1 for p in state.glob("*.slot")]
+                lay_out(self.folder / "models", state, max([self._capacity, *used]))
+                log = self.folder / "triton.log"
+                self._log_from = log.stat().st_size if log.exists() else 0
+                self._process = spawn(self.folder, self._found, self.endpoint, lock)
+        finally:
+            os.close(lock)
+
+    def _end_process(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(STOP_S + 15.0)
         except subprocess.TimeoutExpired:
-            self._process.kill()  # the keeper hangs: its server gets SIGTERM by PR_SET_PDEATHSIG
-            self._process.wait()
+            process.kill()  # the keeper hangs: its server gets SIGTERM by PR_SET_PDEATHSIG
+            process.wait()
         keeper.clean_shm(shm_prefix(self.folder))
 
-    def _come_up(self, until: float) -> None:
-        while True:
+    def _come_up(self, until: float, stop: threading.Event | None = None) -> Canary:
+        while not self._answers():
             if not self.alive():
                 raise ServingError(f"tritonserver ended while it started:\n{self._last_words()}")
-            try:
-                self._pool.admin({"do": "health"})
-                break
-            except ServingError as error:
-                if time.monotonic() > until:
-                    raise ServingError(f"tritonserver is not ready: {error}\n{self._last_words()}") from error
+            if time.monotonic() > until:
+                raise ServingError(f"tritonserver is not ready in time:\n{self._last_words()}")
+            if stop is not None and stop.is_set():
+                raise ServingError(f"tritonserver on {self.folder} was told to end while it started")
             time.sleep(0.1)
         restore(self._pool)
-        self.canary()
+        return self.canary()
+
+    def _answers(self) -> bool:
+        """Whether our own engine answers: where the port was taken, whoever has it does."""
+        if not self.alive():
+            return False
+        try:
+            return self._ours(self._pool.admin({"do": "health"})["pid"])
+        except ServingError:
+            return False
+
+    def _ours(self, pid: int) -> bool:
+        """Whether that process stands below our keeper."""
+        keeper_pid = -1 if self._process is None else self._process.pid
+        try:
+            return any(p.pid == keeper_pid for p in psutil.Process(pid).parents())
+        except psutil.NoSuchProcess:
+            return False
+
+    def _words(self) -> str:
+        """What the log got since the launch; all of it where it was begun anew."""
+        log = self.folder / "triton.log"
+        if not log.exists():
+            return ""
+        content = log.read_bytes()
+        return content[self._log_from if self._log_from <= len(content) else 0 :].decode(errors="replace")
 
     def _last_words(self) -> str:
-        log = self.folder / "triton.log"
-        text = log.read_text(errors="replace").splitlines() if log.exists() else []
-        return "\n".join([f"the end of {log}:", *text[-15:]])
+        return "\n".join([f"the end of {self.folder / 'triton.log'}:", *self._words().splitlines()[-15:]])
 
 
-def _spawn(folder: Path, found: Installation, endpoint: str, lock: int) -> subprocess.Popen[bytes]:
-    """The keeper, in a session of its own, so that a kill of our process group leaves it to clean up."""
-    log = folder / "triton.log"
-    if log.exists() and log.stat().st_size > LOG_BYTES:
-        os.replace(log, log.with_suffix(".log.1"))
-    order: dict[str, Any] = {
-        "command": command(found, folder, endpoint),
-        "record": str(folder / "server.json"),
-        "endpoint": endpoint,
-        "prefix": shm_prefix(folder),
-        "parent": os.getpid(),
-        "lock": lock,
-        "stop_s": STOP_S,
-    }
-    with open(log, "ab") as out:
-        return subprocess.Popen(
-            [sys.executable, "-S", "-E", keeper.__file__, json.dumps(order)],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=environment(found),
-            cwd=folder,
-            pass_fds=(lock,),
-            start_new_session=True,
-        )
-
-
-def _lock(folder: Path, until: float) -> int:
-    """The folder's lock; waits for a server whose parent has died and that is ending.
-
-    Raises SiteError when a server runs that somebody still wants.
-    """
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
-        except BlockingIOError:
-            running = Triton.running(folder)
-            if (running and _exists(running.parent)) or time.monotonic() > until:
-                os.close(lock)
-                who = f"at {running.endpoint} (pid {running.server})" if running else "or is just starting"
-                raise SiteError(f"{folder}: a Triton runs here already, {who}: use it, or stop it first") from None
-        time.sleep(0.1)
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody has at this moment."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

@@ -94,6 +94,15 @@ class ShardPlan:
         return name
 
 
+def forget_plans(folder: Path) -> None:
+    """Remove the plans of services that have ended. Raises SiteError."""
+    try:
+        for path in [*folder.glob("plan-*-*.json"), *folder.glob(".plan-*-*.json.*")]:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SiteError(f"{folder}: old read plans cannot be removed: {error}; check rights") from error
+
+
 @lru_cache(maxsize=64)
 def load_plan(path: Path) -> ShardPlan:
     """A plan written by `save`; its name is its digest, so it is read once. Raises SiteError."""

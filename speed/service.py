@@ -15,32 +15,31 @@ from dataclasses import dataclass, field
 
 from distributed import Client
 
-from penstock.data.archive import Archive
-from penstock.data.archive.archiver import drain
 from penstock.data.journal import Journal, Kind
 from penstock.data.journal.ledger import late_count
 from penstock.data.scoring import Member
 from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason
-from penstock.errors import ArchiveBusy, PenstockError, ServingError, SiteError
+from penstock.errors import PenstockError, ServingError, SiteError
 from penstock.speed.clock import begin_of
 from penstock.speed.following import POLL_S, Following, Place
 from penstock.speed.intake import Intake
-from penstock.speed.plan import ReadPlan
+from penstock.speed.plan import ReadPlan, forget_plans
 from penstock.speed.process import alone, connected, signals_to
 from penstock.speed.scorer import PlanTooSmall, Scorer
 from penstock.speed.setup import Setup
 from penstock.speed.status import Report, Status, write_status
+from penstock.speed.upkeep import Upkeep
 
 __all__ = ["Report", "Service", "Setup"]
 
-ARCHIVE_S = 1.0
-"""Between two drains into the archive."""
+STATUS_S = 1.0
+"""Between two looks at what is written beside: the status, and the archive where it is due."""
 LEAD = 1024
 """Sequences by which patient sources may run ahead of what is said."""
 DRAIN_S = 30.0
-"""After a stop: how long closed ticks may take to be said, and the archiver to get its lock."""
+"""After a stop: how long closed ticks may take to be said."""
 FAILURES = 8
 """Readings of the log in a row that may fail without a tick being said."""
 
@@ -64,7 +63,7 @@ class Service:
         """Opens journal, archive and view. Raises JournalError, ArchiveError, SiteError."""
         self._setup = setup
         self._journal = Journal.open(setup.site / "journal", segment_bytes=setup.segment_bytes)
-        self._archive = Archive.open(setup.site / "archive")
+        self._upkeep = Upkeep(setup, self._journal)
         self._view = SpeedView.open(setup.site / "views" / "speed.sqlite")
         self._scorer = Scorer(setup.scoring, self._view)
         self._stop = asyncio.Event()
@@ -93,6 +92,7 @@ class Service:
         """
         with signals_to(self.stop) if signals else contextlib.nullcontext(), alone(self._setup.site / "speed"):
             try:
+                forget_plans(self._setup.site / "speed")
                 await self._run()
             finally:
                 self._journal.close()
@@ -105,14 +105,14 @@ class Service:
             self._started_workers = len(self._workers)
             try:
                 async with asyncio.TaskGroup() as group:
-                    archiving = group.create_task(self._keep_archiving(client))
+                    beside = group.create_task(self._keep_up(client))
                     work = [group.create_task(self._take_in()), group.create_task(self._say(client))]
                     await asyncio.gather(*work)
-                    archiving.cancel()
+                    beside.cancel()
             except* PenstockError as errors:
                 # One cause is enough: the others were only cancelled because of it.
                 raise errors.exceptions[0] from None
-            await self._archive_all()
+            await self._upkeep.at_the_end(self._said_position)
             self._write_status()
 
     def report(self) -> Report:
@@ -224,30 +224,12 @@ class Service:
 
     # Beside it
 
-    async def _keep_archiving(self, client: Client) -> None:
+    async def _keep_up(self, client: Client) -> None:
         while True:
-            await asyncio.sleep(ARCHIVE_S)
-            with contextlib.suppress(ArchiveBusy):  # an import commits: it drains for us
-                await asyncio.to_thread(self._archive_now)
+            await asyncio.sleep(min(STATUS_S, self._setup.commit_every_s))
+            await self._upkeep.now_and_then(self._said_position)
             self._note_workers(client)
             await asyncio.to_thread(self._write_status)
-
-    def _archive_now(self) -> None:
-        if self._archive.head().position < self._journal.tail:
-            drain(self._journal, self._archive, self._setup.layout())
-        if self._said_position is not None:
-            # A ring at the last tick said is built from a commit at or before it and the journal from there.
-            self._journal.trim(self._archive.at(self._said_position).position)
-
-    async def _archive_all(self) -> None:
-        deadline = time.monotonic() + DRAIN_S
-        while True:
-            try:
-                return await asyncio.to_thread(self._archive_now)
-            except ArchiveBusy:
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(POLL_S)
 
     def _note_workers(self, client: Client) -> None:
         self._workers |= set(client.scheduler_info(n_workers=-1)["workers"])
@@ -258,7 +240,7 @@ class Service:
             pid=os.getpid(),
             written_ns=self._setup.now(),
             tail=self._journal.tail,
-            archived=self._archive.head().position,
+            archived=self._upkeep.archived,
             closed=clock.closed,
             next_tick=None if following is None else following.tick,
             members=dict(self._counts.members),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.data.archive.retention import Retention
 from penstock.data.grid import Grid
 from penstock.data.layout import Layout
 from penstock.data.scoring import Scoring
@@ -37,6 +38,10 @@ class Setup:
     """Models that may be deployed while it runs: their tags are read from the start."""
     segment_bytes: int = 64 << 20
     """Of the journal's segment files."""
+    commit_every_s: float = 1.0
+    """Between two commits of the archive."""
+    retention: Retention | None = None
+    """Which old commits of the archive go; None: none."""
     skew_ns: int | None = None
     """Readings further ahead of the wall clock are quarantined; None: none is (a replay)."""
     now: Callable[[], int] = time.time_ns

@@ -12,8 +12,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import icechunk
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -39,6 +41,7 @@ REGION_CELLS = 1 << 24
 """Cells read, merged and written at a time."""
 KEEP = "keep-"
 """Prefix of the icechunk tags that hold on to snapshots that cards name."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Committer:
@@ -125,10 +128,12 @@ class Committer:
         limit = before // self.archive.segment_ticks
         return sorted(key for key, name in self._view.segments.items() if not name.closed and name.index < limit)
 
-    def expire(self, keep: set[str], before: int) -> int:
+    def expire(self, keep: set[str], before: int, *, older_than_ns: int | None = None) -> int:
         """Forget the commits that no reader from journal position `before` on needs; how many.
 
-        The newest commit at or before `before` stays, later ones too, and those whose ids are in `keep`.
+        The newest commit at or before `before` stays, later ones too, those made at or after `older_than_ns`
+        (UTC; None: the others alone decide) and those whose ids are in `keep`; ids that are no commit of this
+        archive are passed over.
         """
         repo = self.archive.repository
         oldest = self.archive.at(before).snapshot
@@ -137,8 +142,11 @@ class Committer:
                 if tag.startswith(KEEP) and tag.removeprefix(KEEP) not in keep:
                     repo.delete_tag(tag)
             for snapshot in keep - {t.removeprefix(KEEP) for t in repo.list_tags()}:
-                repo.create_tag(KEEP + snapshot, snapshot)
+                if _known(repo, snapshot):
+                    repo.create_tag(KEEP + snapshot, snapshot)
             limit = repo.lookup_snapshot(oldest).written_at
+            if older_than_ns is not None:
+                limit = min(limit, EPOCH + timedelta(microseconds=older_than_ns // 1000))
             gone = len(repo.expire_snapshots(older_than=limit) - keep)
             repo.garbage_collect(delete_object_older_than=limit)
         return gone
@@ -198,6 +206,15 @@ class Committer:
             for c0 in range(0, tags, wide):
                 where = (slice(t0, min(t0 + CLOSED_TICKS, ticks)), slice(c0, min(c0 + wide, tags)))
                 target[where] = source[where]
+
+
+def _known(repo: icechunk.Repository, snapshot: str) -> bool:
+    """A card may have come from another site."""
+    try:
+        repo.lookup_snapshot(snapshot)
+    except (icechunk.IcechunkError, ValueError):
+        return False
+    return True
 
 
 def _columns(cells: Cells, which: slice) -> Cells:

@@ -9,9 +9,9 @@ again. This file knows nothing of TensorFlow or Dask.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import icechunk
 import numpy as np
@@ -22,57 +22,13 @@ from zarr.errors import GroupNotFoundError
 
 from penstock.data.archive.repository import BRANCH, sync_filesystem, translated
 from penstock.data.durable import locked
+from penstock.data.views.predictions import COLUMNS, Predictions
 from penstock.errors import ArchiveBusy, ArchiveError
 
 CHUNK = 65_536
 """Rows per chunk."""
 LOCK_DEADLINE_S = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Recomputed:
-    """Predictions of one model, n rows by rising tick."""
-
-    ticks: NDArray[np.int64]
-    """[n] ticks at which the predictions are made."""
-    values: NDArray[np.float32]
-    """[n, O] in the targets' units; NaN where withheld."""
-    versions: NDArray[np.int64]
-    """[n] model version; 0 where withheld."""
-    reasons: NDArray[np.uint8]
-    """[n] `windows.Reason`"""
-    filled: NDArray[np.bool_]
-    """[n] the window holds a carried or substituted input."""
-    sample: NDArray[np.bool_]
-    """[n] the tick lies in the training span of that version."""
-
-    @classmethod
-    def nothing(cls, outputs: int) -> Self:
-        """No rows of `outputs` targets."""
-        return cls(
-            ticks=np.zeros(0, np.int64),
-            values=np.zeros((0, outputs), np.float32),
-            versions=np.zeros(0, np.int64),
-            reasons=np.zeros(0, np.uint8),
-            filled=np.zeros(0, np.bool_),
-            sample=np.zeros(0, np.bool_),
-        )
-
-    def columns(self) -> dict[str, NDArray[Any]]:
-        """The arrays by field name."""
-        return {name: getattr(self, name) for name in _FIELDS}
-
-    def rows(self, cut: slice) -> Recomputed:
-        """Some of the rows."""
-        return Recomputed(**{name: array[cut] for name, array in self.columns().items()})
-
-    def then(self, other: Recomputed) -> Recomputed:
-        """These rows, then those of `other`."""
-        mine, theirs = self.columns(), other.columns()
-        return Recomputed(**{name: np.concatenate([mine[name], theirs[name]]) for name in _FIELDS})
-
-
-_FIELDS = ("ticks", "values", "versions", "reasons", "filled", "sample")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BatchView:
@@ -96,11 +52,21 @@ class BatchView:
             return cls(folder, root)
 
     @classmethod
-    def write(cls, folder: Path, rows: Recomputed, *, first: int, last: int, attributes: Mapping[str, Any]) -> None:
+    def write(
+        cls,
+        folder: Path,
+        rows: Predictions,
+        *,
+        first: int,
+        last: int,
+        attributes: Mapping[str, Any],
+        older_than_ns: int | None = None,
+    ) -> None:
         """Put `rows` in the place of whatever the view has in ticks first..last-1, in one commit.
 
         `attributes` (JSON values: model, version, snapshot, horizon) replace the old ones; `start` and `seam`,
-        the first tick covered and one past the last, are kept here. Raises ArchiveBusy when another
+        the first tick covered and one past the last, are kept here. Former commits made before `older_than_ns`
+        (UTC; None: none) are let go of afterwards, and with them views opened then. Raises ArchiveBusy when another
         process has been committing for a minute, ArchiveError when the rows do not fit.
         """
         ticks = rows.ticks
@@ -120,6 +86,10 @@ class BatchView:
                 root.attrs.put({**attributes, **span})
                 session.commit("recomputed", metadata=span)
                 sync_filesystem(folder)
+                if older_than_ns is not None:
+                    limit = EPOCH + timedelta(microseconds=older_than_ns // 1000)
+                    repository.expire_snapshots(older_than=limit)
+                    repository.garbage_collect(delete_object_older_than=limit)
         except TimeoutError as error:
             raise ArchiveBusy(f"{error}; wait for the other computation to end") from error
 
@@ -133,13 +103,13 @@ class BatchView:
         """One past the last tick that the view covers."""
         return _bound(self._root, "seam", 0)
 
-    def read(self, first: int, last: int) -> Recomputed:
+    def read(self, first: int, last: int) -> Predictions:
         """The rows with first <= tick < last. Raises ArchiveError when the view is damaged."""
         with translated(self.folder):
             return _rows(self._root, first, last)
 
 
-def _splice(root: zarr.Group, rows: Recomputed, first: int, last: int) -> None:
+def _splice(root: zarr.Group, rows: Predictions, first: int, last: int) -> None:
     """Rewrite the arrays from the first row concerned on; what stands before it is not touched."""
     if "ticks" not in root:
         for name, array in rows.columns().items():
@@ -165,9 +135,9 @@ def _splice(root: zarr.Group, rows: Recomputed, first: int, last: int) -> None:
         target[keep:] = array
 
 
-def _rows(root: zarr.Group, first: int, last: int) -> Recomputed:
+def _rows(root: zarr.Group, first: int, last: int) -> Predictions:
     start, stop = (int(i) for i in np.searchsorted(_column(root, "ticks"), [first, last]))
-    return Recomputed(**{name: _column(root, name, slice(start, max(start, stop))) for name in _FIELDS})
+    return Predictions(**{name: _column(root, name, slice(start, max(start, stop))) for name in COLUMNS})
 
 
 def _column(root: zarr.Group, name: str, cut: slice = slice(None)) -> NDArray[Any]:

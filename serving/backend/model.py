@@ -138,6 +138,7 @@ class TritonPythonModel:
             "members": len(view.published),
             "broken": self.slots.broken,
             "dropped": self.dropped,
+            "deploying": sum(until > time.monotonic() for _, until in list(self.claims.values())),
         }
 
     def _members(self, known: int | None) -> dict[str, Any]:

@@ -13,13 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.data.views.batch_view import BatchView, Recomputed
+from penstock.data.views.batch_view import BatchView
+from penstock.data.views.predictions import Predictions
 from penstock.errors import ArchiveError
 
 
-def rows(ticks: list[int], version: int = 1, outputs: int = 2) -> Recomputed:
+def rows(ticks: list[int], version: int = 1, outputs: int = 2) -> Predictions:
     t = np.array(ticks, np.int64)
-    return Recomputed(
+    return Predictions(
         ticks=t,
         values=(t[:, None] * 10 + version + np.arange(outputs)).astype(np.float32),
         versions=np.full(len(t), version, np.int64),
@@ -29,7 +30,7 @@ def rows(ticks: list[int], version: int = 1, outputs: int = 2) -> Recomputed:
     )
 
 
-def same(found: Recomputed, expected: Recomputed) -> None:
+def same(found: Predictions, expected: Predictions) -> None:
     for name, array in expected.columns().items():
         got = found.columns()[name]
         assert got.dtype == array.dtype, name
@@ -51,8 +52,8 @@ def test_written_rows_come_back(tmp_path: Path) -> None:
     view = opened(tmp_path)
     same(view.read(0, 100), rows([2, 5, 9]))
     same(view.read(5, 9), rows([5]))
-    same(view.read(6, 6), Recomputed.nothing(2))
-    same(view.read(9, 2), Recomputed.nothing(2))
+    same(view.read(6, 6), Predictions.nothing(2))
+    same(view.read(9, 2), Predictions.nothing(2))
     assert view.seam == 12
     assert view.attributes == {"model": "nox", "version": 1, "start": 0, "seam": 12}
 
@@ -64,6 +65,26 @@ def test_an_opened_view_does_not_move(tmp_path: Path) -> None:
     same(before.read(0, 9), rows([1]))
     assert before.seam == 2
     assert opened(tmp_path).seam == 4
+
+
+def test_old_commits_go_when_their_time_has_come(tmp_path: Path) -> None:
+    many = np.random.default_rng(1).normal(size=(20_000, 2)).astype(np.float32)
+    for version in range(1, 9):
+        drawn = rows(list(range(len(many))), version)
+        noisy = Predictions(**{**drawn.columns(), "values": np.roll(many, version, axis=0)})
+        BatchView.write(tmp_path, noisy, first=0, last=len(many), attributes={}, older_than_ns=0)
+    before = opened(tmp_path).read(0, 50)
+    large = bytes_in(tmp_path)
+    BatchView.write(tmp_path, rows([60_000]), first=60_000, last=60_001, attributes={}, older_than_ns=time.time_ns())
+    assert bytes_in(tmp_path) < large / 4
+    same(opened(tmp_path).read(0, 50), before)
+    same(opened(tmp_path).read(60_000, 60_001), rows([60_000]))
+    BatchView.write(tmp_path, rows([60_002]), first=60_002, last=60_003, attributes={})
+    assert opened(tmp_path).seam == 60_003
+
+
+def bytes_in(folder: Path) -> int:
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
 
 def test_rows_outside_the_span_or_of_another_width_are_refused(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ def test_a_new_site_opens_with_what_was_given(tmp_path: Path) -> None:
     assert again == made
     assert (again.shards, again.file.created, again.settings.triton.endpoints) == (3, CREATED, ("a:8001",))
     assert (again.settings.journal.segment_mb, again.settings.dask.workers) == (64, 2)
+    assert (again.settings.archive.commit_every_s, again.settings.retention.snapshots_ns) == (10.0, 86_400 * 10**9)
     assert (folder / "plant.toml").read_text() == "# plant"
     with pytest.raises(SiteError, match="is a site already"):
         create(folder, "", created=CREATED)
@@ -28,7 +29,8 @@ def test_a_new_site_opens_with_what_was_given(tmp_path: Path) -> None:
 
 def test_all_mistakes_of_a_site_toml_at_once(tmp_path: Path) -> None:
     text = """
-retention = { journal = "soon" }
+retention = { snapshots = "soon", journal = "7d" }
+archive = { commit_every = "0s" }
 [journal]
 segment_md = 3
 [dask]
@@ -42,7 +44,9 @@ endpoints = ["a:8001", "b"]
         parse_settings(text, "site.toml")
     found = {m.key: m for m in caught.value.mistakes}
     assert set(found) == {
+        "retention.snapshots",
         "retention.journal",
+        "archive.commit_every",
         "journal.segment_md",
         "dask.workers",
         "dask.scheduler",

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 
 from penstock.data.grid import Grid
+from penstock.data.views.predictions import Predictions
 from penstock.data.windows import Reason
 from penstock.errors import Gap
-from penstock.merge import Part, Truth, merged
+from penstock.merge import Truth, merged
 
 GRID = Grid(period_ns=3_600_000_000_000)
 
 
-def part(ticks: list[int], value: float, version: int) -> Part:
+def part(ticks: list[int], value: float, version: int) -> Predictions:
     n = len(ticks)
-    return Part(
+    return Predictions(
         ticks=np.array(ticks, np.int64),
         values=np.full((n, 1), value, np.float32),
         versions=np.full(n, version, np.int64),
@@ -25,7 +26,9 @@ def part(ticks: list[int], value: float, version: int) -> Part:
     )
 
 
-def ask(wanted: list[int], *, seam: int, batch: Part, speed: Part, horizon: int = 0, strict: bool = False):  # type: ignore[no-untyped-def]
+def ask(  # type: ignore[no-untyped-def]
+    wanted: list[int], *, seam: int, batch: Predictions, speed: Predictions, horizon: int = 0, strict: bool = False
+):
     first, k = wanted[0] + horizon, wanted[-1] - wanted[0] + 1
     truth = Truth(
         first=first,
@@ -59,11 +62,11 @@ def test_what_batch_lacks_before_the_seam_is_what_was_said() -> None:
 
 
 def test_a_prediction_stands_at_the_time_it_is_for_beside_that_times_truth() -> None:
-    got = ask([10, 11], seam=0, batch=Part.nothing(1), speed=part([10, 11], 2.0, 4), horizon=3)
+    got = ask([10, 11], seam=0, batch=Predictions.nothing(1), speed=part([10, 11], 2.0, 4), horizon=3)
     assert got["time"].values.astype("datetime64[h]").astype(int).tolist() == [13, 14]
     assert got["truth"].values[:, 0].tolist() == [13.0, 14.0]
 
 
 def test_strict_names_the_first_hole() -> None:
     with pytest.raises(Gap, match=r"1 of 2 ticks have no answer.*1970-01-01T11"):
-        ask([10, 11], seam=0, batch=Part.nothing(1), speed=part([10], 2.0, 4), strict=True)
+        ask([10, 11], seam=0, batch=Predictions.nothing(1), speed=part([10], 2.0, 4), strict=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.main import get_command
 
 from penstock.cli import app
+from penstock.screen import models_table
 
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 
@@ -62,3 +65,18 @@ def test_a_folder_that_is_no_site_says_what_to_do(tmp_path: Path) -> None:
     run = penstock("models", "-s", str(tmp_path))
     assert run.returncode == 1
     assert "penstock init" in run.stderr
+
+
+def test_models_shows_the_figures_of_every_target() -> None:
+    metrics = {"n": 12, "mae": 1.25, "rmse": 2.5, "persistence_rmse": 5.0}
+    card = {
+        "name": "both",
+        "version": 3,
+        "trained": {"end": "2013-10-26T00:00:00Z"},
+        "metrics": {"NOX": metrics, "TEY": {"n": 7, "mae": 0.5, "rmse": 0.75}},
+    }
+    console = Console(width=120, file=io.StringIO())
+    console.print(models_table([card], {"both": 3}))
+    rows = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert rows[1].split() == ["both@3", "live", "NOX", "2013-10-26", "12", "1.25", "2.5", "5", "0.50"]
+    assert rows[2].split() == ["both@3", "live", "TEY", "2013-10-26", "7", "0.5", "0.75"]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from penstock.serving.keeper import SHM, clean_shm
 from penstock.serving.launch import shm_prefix
 from penstock.serving.pool import Pool
 from penstock.serving.triton import Triton
+from penstock.serving.watch import Watch
 
 PARENT = """
 import sys, time
@@ -34,6 +36,17 @@ with Deployer(server.endpoint) as deployer:
 print("live", flush=True)
 time.sleep(600)
 """
+
+
+PROMPT_S = 20.0
+"""The server's own time to end, and a busy machine."""
+
+
+def wait_for(true, within_s):
+    until = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def gone(pids, prefix, within_s):
@@ -58,6 +71,55 @@ def test_a_killed_engine_is_noticed_and_repaired(triton, deployer, pool, make_ar
     assert healthy.checked == "mended@1"
     said = pool.predict("mended", artifact.golden.windows)
     assert np.abs(said.values - artifact.golden.predictions).max() <= 1e-5 * artifact.golden.scale[0]
+
+
+@pytest.mark.parametrize("who", ["server", "keeper"])
+def test_a_killed_server_is_started_anew_at_the_same_address(triton, deployer, pool, make_artifact, who):
+    artifact = make_artifact("revived", seed=2)
+    deployer.deploy(artifact)
+    before = Triton.running(triton.folder)
+    assert before is not None
+    os.kill(getattr(before, who), signal.SIGKILL)
+    wait_for(lambda: not triton.alive(), within_s=10)
+    with pytest.raises(Unavailable):
+        triton.canary()
+    assert triton.restart().checked.startswith("revived@")
+    after = Triton.running(triton.folder)
+    assert after is not None
+    assert (after.endpoint, after.server != before.server) == (before.endpoint, True)
+    said = pool.predict("revived", artifact.golden.windows, artifact.version)  # the pool of before has connected again
+    assert np.abs(said.values - artifact.golden.predictions).max() <= 1e-5 * artifact.golden.scale[0]
+
+
+def test_a_taken_port_costs_another_try_and_nobody_answers_for_us(triton, tmp_path):
+    taken = int(triton.endpoint.rpartition(":")[2])
+    with Triton.start(tmp_path / "triton", capacity=1, ports=[taken]) as second:
+        assert second.endpoint != triton.endpoint
+        assert second.canary().pid != triton.canary().pid
+
+
+def test_a_stop_does_not_wait_for_a_start_or_a_mending(tmp_path):
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    begun = time.monotonic()
+    with pytest.raises(ServingError, match="told to end while it started"):
+        Triton.start(tmp_path / "triton", capacity=1, stop=stop)
+    assert time.monotonic() - begun < PROMPT_S
+    with Triton.start(tmp_path / "triton", capacity=1) as server:
+        watch = threading.Thread(target=Watch(server).run, args=(stop := threading.Event(), 0.1))
+        watch.start()
+        os.kill(server.canary().pid, signal.SIGKILL)
+        wait_for(server.mending, within_s=10)
+        begun = time.monotonic()
+        stop.set()
+        server.end()
+        watch.join(PROMPT_S)
+        assert not watch.is_alive()
+    assert time.monotonic() - begun < PROMPT_S
+    with pytest.raises(ServingError, match="told to end"):
+        server.restart()
+    assert Triton.running(tmp_path / "triton") is None
+    assert not list(SHM.glob(f"{shm_prefix(tmp_path / 'triton')}*"))
 
 
 def test_kill_9_of_the_parent_leaves_nothing_and_a_restart_serves_what_was_deployed(tmp_path, make_artifact):

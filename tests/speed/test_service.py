@@ -18,13 +18,14 @@ import small_site as small
 
 from penstock.cluster import local_cluster
 from penstock.data.archive import Archive
+from penstock.data.archive.retention import Retention
 from penstock.data.grid import Cells
 from penstock.data.journal import Entry, Journal
 from penstock.data.quality import Rules, assess
 from penstock.data.scoring import Member
 from penstock.data.views.speed_view import SpeedView
 from penstock.data.windows import Reason, answers_at, cut, prepare, window_hash
-from penstock.errors import SiteError, SourceError, Unavailable
+from penstock.errors import ArchiveError, SiteError, SourceError, Unavailable
 from penstock.speed.clock import SourceClock
 from penstock.speed.service import Service, Setup
 from penstock.speed.sources.replay import Replay
@@ -43,7 +44,7 @@ def scheduler() -> Iterator[str]:
 def setup(site: Path, scheduler: str, means: small.Means, *, rate: float | None = None, ticks: int = TICKS) -> Setup:
     if not (site / "archive").exists():
         Archive.create(site / "archive", small.GRID)
-    source = Replay("replay", lambda: [small.rows(0, TICKS, SEED)], rate=rate, group=8, rows=ticks)
+    source = Replay("replay", lambda: [small.rows(0, TICKS, SEED)], rate=rate, group=8, moments=ticks)
     return Setup(
         site=site, grid=small.GRID, layout=lambda: small.LAYOUT, resolve=small.resolve,
         sources=[(source, SourceClock())], scoring=means, scheduler=scheduler, segment_bytes=1 << 20,
@@ -186,6 +187,53 @@ def test_an_import_in_the_middle_is_followed(scheduler: str, tmp_path: Path) -> 
     assert (report.ticks, report.late) == (TICKS, len(history))
     assert_said(tmp_path, since=60)
     assert Archive.open(tmp_path / "archive").span()[0] == -50
+
+
+def test_old_commits_and_read_plans_go_and_the_next_run_finds_what_it_needs(scheduler: str, tmp_path: Path) -> None:
+    """Retention of nothing, and a commit ten times a second: only what a card names and a shard needs is left."""
+    named: set[str] = set()
+    leftover = tmp_path / "speed" / "plan-0-0123456789abcdef.json"
+    leftover.parent.mkdir()
+    leftover.write_text("{}")
+
+    def given(ticks: int) -> Setup:
+        made = setup(tmp_path, scheduler, small.Means(), rate=100.0, ticks=ticks)
+        return replace(made, commit_every_s=0.1, retention=Retention(snapshots_ns=0, named=lambda: named))
+
+    assert run(given(100)).ticks == 100
+    assert not leftover.exists()
+    archive = Archive.open(tmp_path / "archive")
+    named.add(archive.head().snapshot)
+    before = archive.read(np.arange(5, dtype=np.int32), 0, 100).values.tobytes()
+    large = sum(f.stat().st_size for f in archive.folder.rglob("*") if f.is_file())
+    assert run(given(TICKS)).ticks == TICKS - 100
+    assert_said(tmp_path)
+
+    fresh = Archive.open(tmp_path / "archive")
+    (snapshot,) = named
+    assert fresh.read(np.arange(5, dtype=np.int32), 0, 100, snapshot=snapshot).values.tobytes() == before
+    said = SpeedView.open(tmp_path / "views" / "speed.sqlite").last_position()
+    assert said is not None
+    assert fresh.at(said).position <= said
+    with pytest.raises(ArchiveError, match="expired"):
+        fresh.at(0)
+    kept = sum(f.stat().st_size for f in fresh.folder.rglob("*") if f.is_file())
+    assert kept < 3 * large, "twenty commits of the second run would be several times the first's last one"
+    assert (tmp_path / "archive" / "expired").exists()
+
+
+def test_the_archive_is_committed_as_often_as_asked(scheduler: str, tmp_path: Path) -> None:
+    """A minute between commits: nothing is archived before the end, and all is at the end."""
+    seen: list[int] = []
+
+    def on_tick(spoken: object) -> None:
+        seen.append(Archive.open(tmp_path / "archive").head().position)
+
+    given = replace(setup(tmp_path, scheduler, small.Means(), rate=100.0), commit_every_s=60.0, on_tick=on_tick)
+    assert run(given).ticks == TICKS
+    assert set(seen) == {0}
+    archive, journal = Archive.open(tmp_path / "archive"), Journal.open(tmp_path / "journal")
+    assert archive.head().position == journal.tail
 
 
 SERVICE = """

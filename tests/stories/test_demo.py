@@ -100,3 +100,14 @@ def test_importing_it_all_again_changes_nothing(demo: Demo) -> None:
         assert report["accepted"] == 0
         assert report["already"] > 0
         assert site.readings.head().snapshot == before
+
+
+def test_the_batch_view_says_what_it_was_computed_with(demo: Demo) -> None:
+    with Site.open(demo.site) as site:
+        for name, model in site.plant.models.items():
+            view = site.desk().batch(name)
+            assert view is not None
+            said = view.attributes
+            assert (said["model"], said["version"]) == (name, site.models.champion(name))
+            assert said["horizon"] * site.plant.period_ns == model.horizon_ns
+            site.readings.commit(said["snapshot"])

@@ -60,19 +60,21 @@ def moments(seed: int) -> list[tuple[float, int]]:
 
 def die(site: Path, mark: str, moment: tuple[float, int], whole_group: bool) -> str | None:
     """One run, killed at its moment; the endpoint of its Triton, if it had one by then."""
-    run = subprocess.Popen(
-        [sys.executable, "-m", "penstock", *demo_words(site, TICKS, EPOCHS, RATE)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env={**os.environ, MARK: mark},
-    )
+    told = site.with_suffix(".log")
+    with told.open("wb") as out:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "penstock", *demo_words(site, TICKS, EPOCHS, RATE)],
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            env={**os.environ, MARK: mark},
+        )
     seconds, ticks = moment
     begun = time.monotonic()
     while said(site) < ticks and run.poll() is None and time.monotonic() < begun + DEADLINE_S:
         time.sleep(0.02)
     time.sleep(seconds)
-    assert run.poll() is None, "it ended before it was killed"
+    assert run.poll() is None, f"it ended before it was killed: {told.read_text()[-4000:]}"
     running = Triton.running(site / "triton")
     if whole_group:
         os.killpg(run.pid, signal.SIGKILL)

@@ -1,0 +1,70 @@
+"""Who runs on a Triton's folder: `server.json` says it, the lock proves it.
+
+The keeper and the server inherit the lock, so the kernel lets go of it when the last of them has gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.errors import SiteError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """What ``server.json`` says about a server that runs."""
+
+    endpoint: str
+    keeper: int
+    """Pids."""
+    server: int
+    parent: int
+
+
+def running(folder: Path) -> Running | None:
+    """Who runs on `folder`, from whichever process asks; None where nobody does."""
+    folder = folder.absolute()
+    try:
+        told = json.loads((folder / "server.json").read_text())
+        with open(folder / "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:  # held by the keeper or its server: it runs
+        return Running(**told)
+    except (OSError, ValueError):
+        return None
+    return None
+
+
+def locked(folder: Path, until: float) -> int:
+    """The folder's lock; waits for a server whose parent or keeper has died and that is ending.
+
+    Raises SiteError when a server runs that somebody still wants.
+    """
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            runs = running(folder)
+            wanted = runs and _exists(runs.parent) and _exists(runs.keeper)
+            if wanted or time.monotonic() > until:
+                os.close(lock)
+                who = f"at {runs.endpoint} (pid {runs.server})" if runs else "or is just starting"
+                raise SiteError(f"{folder}: a Triton runs here already, {who}: use it, or stop it first") from None
+        time.sleep(0.1)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,68 @@
+"""What a service does for its site's disk while it runs: archive, trim, expire.
+
+Wiring, in threads beside the loop. It knows nothing of models and ticks but the position up to which all
+is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+from penstock.data.archive import Archive
+from penstock.data.archive.archiver import drain
+from penstock.data.archive.retention import needed_from
+from penstock.data.journal import Journal
+from penstock.errors import ArchiveBusy
+from penstock.speed.setup import Setup
+
+LOCK_S = 30.0
+"""At the end: how long the archiver may wait for its lock."""
+POLL_S = 0.2
+
+
+class Upkeep:
+    """Archive and journal of a running service."""
+
+    def __init__(self, setup: Setup, journal: Journal) -> None:
+        """Raises ArchiveError."""
+        self._setup, self._journal = setup, journal
+        self._archive = Archive.open(setup.site / "archive")
+        self._due = time.monotonic() + setup.commit_every_s
+
+    @property
+    def archived(self) -> int:
+        """Journal position of the newest commit."""
+        return self._archive.head().position
+
+    async def now_and_then(self, said: int | None) -> None:
+        """All of it, if it is time; `said` is the position of the newest tick said, None before the first.
+
+        Raises ArchiveError, JournalError.
+        """
+        if time.monotonic() >= self._due:
+            with contextlib.suppress(ArchiveBusy):  # an import commits: it drains for us
+                await asyncio.to_thread(self._do, said)
+            self._due = time.monotonic() + self._setup.commit_every_s
+
+    async def at_the_end(self, said: int | None) -> None:
+        """All of it, once more. Raises ArchiveBusy when another process commits for too long."""
+        deadline = time.monotonic() + LOCK_S
+        while True:
+            try:
+                return await asyncio.to_thread(self._do, said)
+            except ArchiveBusy:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(POLL_S)
+
+    def _do(self, said: int | None) -> None:
+        setup, journal, archive = self._setup, self._journal, self._archive
+        if archive.head().position < journal.tail:
+            drain(journal, archive, setup.layout())
+        if said is not None:
+            # A ring at the last tick said is built from a commit at or before it and the journal from there.
+            journal.trim(archive.at(said).position)
+        if setup.retention is not None:
+            setup.retention.apply(archive, needed_from(journal, said), setup.now())
