@@ -114,13 +114,16 @@ def import_(
     from penstock.screen import Progress
     from penstock.site import Site
 
+    options = {"time_column": time_column, "time_format": time_format, "timezone": timezone}
+    reports = []
     with Site.open(site) as opened:
         for source in sources:
             with Progress(source) as bar:
-                report = opened.load(
-                    source, time_column=time_column, time_format=time_format, timezone=timezone, progress=bar
-                )
-            _print(report, as_json)
+                reports.append(opened.load(source, progress=bar, **options))
+            if not as_json:
+                _print(reports[-1], as_json)
+    if as_json:
+        _print(reports[0] if len(reports) == 1 else {"imports": reports}, as_json)
 
 
 @app.command()
@@ -169,9 +172,19 @@ def deploy(
     from penstock.site import Site
 
     with Site.open(site) as opened:
-        for reference in models:
-            name, _, version = reference.partition("@")
-            _print(opened.deploy(name, int(version) if version else None), as_json)
+        done = [opened.deploy(*_reference(text)) for text in models]
+    for answer in [] if as_json else done:
+        _print(answer, as_json)
+    if as_json:
+        _print(done[0] if len(done) == 1 else {"deploys": done}, as_json)
+
+
+def _reference(text: str) -> tuple[str, int | None]:
+    """NAME or NAME@VERSION."""
+    name, _, version = text.partition("@")
+    if version and not version.isdecimal():
+        raise typer.BadParameter(f"{text!r}: the version is a number, as `penstock models` shows it")
+    return name, int(version) if version else None
 
 
 @app.command()
@@ -235,12 +248,12 @@ def stream(
     Ends with the source, after --ticks, or on Ctrl-C; the next start goes on where it stopped.
     Example: penstock stream --site turbine --replay gas-turbine:2014 --rate 3600
     """
-    from penstock.screen import Progress
+    from penstock.screen import Progress, streamed
     from penstock.site import Site
 
     with Site.open(site) as opened, Progress("stream") as bar:
         report = opened.stream(replay, rate=rate, ticks=ticks, progress=bar)
-    _print(report, as_json)
+    _print(report if as_json else streamed(report), as_json)
 
 
 @app.command()
@@ -261,7 +274,7 @@ def query(
     from penstock.site import Site
 
     with Site.open(site) as opened:
-        answer = opened.query(model, start=start, end=end, strict=strict)
+        answer, zone = opened.query(model, start=start, end=end, strict=strict), opened.plant.timezone
     rows = answer.to_dataframe().reset_index()
     if csv is not None:
         rows.to_csv(csv, index=False)
@@ -273,7 +286,25 @@ def query(
     }
     if as_json:
         summary["data"] = rows.assign(time=rows["time"].astype(str)).to_dict(orient="list")
-    _print(summary, as_json, query_table(rows))
+    _print(summary, as_json, query_table(rows, zone))
+
+
+@app.command()
+def recompute(
+    model: Annotated[str, typer.Argument(help="Name of a live model.")],
+    site: SiteFolder = HERE,
+    start: Annotated[str | None, typer.Option(help="Begin; else where the readings begin.")] = None,
+    end: Annotated[str | None, typer.Option(help="End, where the seam then lies; else the newest.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute the past with the live version on Dask: the batch view, up to the seam.
+
+    Example: penstock recompute nox --site turbine --start 2013-09-01 --end 2014
+    """
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        _print(opened.recompute(model, start, end), as_json)
 
 
 @app.command()

@@ -88,12 +88,12 @@ def tags_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def query_table(rows: pd.DataFrame) -> Table:
-    """The newest rows of a query."""
+def query_table(rows: pd.DataFrame, timezone: str) -> Table:
+    """The newest rows of a query, times in the plant's zone."""
     table = _table("time", "target", "truth", "prediction", "layer", "version", "reason")
     for row in rows.tail(QUERY_ROWS).to_dict(orient="records"):
         table.add_row(
-            str(row["time"])[:19],
+            row["time"].tz_localize("UTC").tz_convert(timezone).isoformat(sep=" "),
             str(row["target"]),
             _figure(row["truth"]),
             _figure(row["prediction"]),
@@ -104,6 +104,14 @@ def query_table(rows: pd.DataFrame) -> Table:
     if len(rows) > QUERY_ROWS:
         table.caption = f"the newest {QUERY_ROWS} of {len(rows)} rows; --csv FILE writes all"
     return table
+
+
+def streamed(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A stream's report for people: only what is worth a line."""
+    always = ("ticks", "predictions", "readings")
+    lines = {key: report[key] for key in always}
+    lines |= {key: report[key] for key in ("late", "rejected", "quarantined", "failed_requests") if report[key]}
+    return lines | {"ended": "with its source" if report["ended"] else "stopped; the same command goes on from here"}
 
 
 def status_table(parts: Sequence[Mapping[str, Any]]) -> Table:

@@ -199,7 +199,7 @@ class Site:
         """The card of every stored version."""
         return [self.models.load(name, v).card for name in self.models.names() for v in self.models.versions(name)]
 
-    def recompute(self, name: str, start: Moment, end: Moment) -> None:
+    def recompute(self, name: str, start: Moment = None, end: Moment = None) -> dict[str, Any]:
         """Bring the batch view of a model's champion up: ticks from `start` to `end`, where the seam then lies."""
         begin, stop = self._span(start, end)
         champion = self.models.champion(name)
@@ -210,6 +210,7 @@ class Site:
             self.parts.client(), self.desk(), self.models.load(name, champion), tick(begin), tick(stop),
             older_than_ns=time.time_ns() - self.settings.retention.snapshots_ns,
         )  # fmt: skip
+        return {"recomputed": f"{name}@{champion}", "from": str(pd.Timestamp(begin)), "seam": str(pd.Timestamp(stop))}
 
     # Live
 
@@ -228,6 +229,8 @@ class Site:
         distinct event times, counted from the source's beginning.
         Goes on where an earlier run stopped. Every champion answers, whatever Triton held before.
         """
+        if replay is None:
+            raise SourceError("nothing to stream: name a file or a data set to replay, such as gas-turbine:2014")
         endpoints = self.parts.endpoints()
         with Deployer(endpoints) as deployer:
             deployer.ensure([self.models.load(name, v) for name, v in self.models.champions().items()])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -17,6 +16,7 @@ from penstock.data.grid import LATE, PRESENT, STATUS, Cells
 from penstock.data.history import cells_now
 from penstock.serving.triton import Triton
 from penstock.serving.watch import read_watched
+from penstock.speed.process import occupied
 from penstock.speed.status import read_status
 
 if TYPE_CHECKING:
@@ -135,14 +135,7 @@ def _triton(site: Site) -> dict[str, str]:
 
 
 def _running(site: Site) -> bool:
-    told = read_status(site.folder / "speed")
-    if told is None:
-        return False
-    try:
-        os.kill(told["pid"], 0)
-    except OSError:
-        return False
-    return True
+    return occupied(site.folder / "speed")
 
 
 def _stream(site: Site) -> dict[str, str]:
@@ -156,7 +149,9 @@ def _stream(site: Site) -> dict[str, str]:
         return _row("stream", "idle", f"{ended} after {what}", "" if report["ended"] else "penstock stream goes on")
     age = time.time() - told["written_ns"] / 1e9
     if told["trouble"]:
-        return _row("stream", "wrong", f"{what}; {told['trouble']}", "see logs/ and penstock status again")
+        return _row(
+            "stream", "wrong", f"{what}; {told['trouble']}", "it is tried again by itself"
+        )
     if age > STALE_S:
         return _row("stream", "wrong", f"{what}; silent for {age:.0f} s", f"look at process {told['pid']}")
     return _row("stream", "ok", what)

@@ -196,8 +196,19 @@ class Triton:
             if stop is not None and stop.is_set():
                 raise ServingError(f"tritonserver on {self.folder} was told to end while it started")
             time.sleep(0.1)
-        restore(self._pool)
+        self._restore(until)
         return self.canary()
+
+    def _restore(self, until: float) -> None:
+        """The engine answers a moment before the server lets its repository be asked: "Server not ready"."""
+        while True:
+            try:
+                restore(self._pool)
+                return
+            except Unavailable:
+                if not self.alive() or time.monotonic() > until:
+                    raise
+            time.sleep(0.05)
 
     def _answers(self) -> bool:
         """Whether our own engine answers: where the port was taken, whoever has it does."""

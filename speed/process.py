@@ -37,6 +37,18 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
+def occupied(folder: Path) -> bool:
+    """Whether a service runs on the site whose ``speed`` folder this is; sure, whatever became of its pid."""
+    try:
+        with (folder / "lock").open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def signals_to(stop: Callable[[], None]) -> Iterator[None]:
     """SIGINT and SIGTERM call `stop` in the running loop."""

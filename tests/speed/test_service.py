@@ -243,7 +243,7 @@ sys.path.insert(0, sys.argv[3])
 import small_site as small
 from test_service import run, setup
 if __name__ == "__main__":
-    given = setup(Path(sys.argv[1]), sys.argv[2], small.Means(), rate=150.0)
+    given = setup(Path(sys.argv[1]), sys.argv[2], small.Means(), rate=90.0)  # three lives of 0.9 s do not end it
     print("begun", flush=True)
     print(run(given).ended, flush=True)
 """
