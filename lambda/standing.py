@@ -149,9 +149,7 @@ def _stream(site: Site) -> dict[str, str]:
         return _row("stream", "idle", f"{ended} after {what}", "" if report["ended"] else "penstock stream goes on")
     age = time.time() - told["written_ns"] / 1e9
     if told["trouble"]:
-        return _row(
-            "stream", "wrong", f"{what}; {told['trouble']}", "it is tried again by itself"
-        )
+        return _row("stream", "wrong", f"{what}; {told['trouble']}", "it is tried again by itself")
     if age > STALE_S:
         return _row("stream", "wrong", f"{what}; silent for {age:.0f} s", f"look at process {told['pid']}")
     return _row("stream", "ok", what)
