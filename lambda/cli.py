@@ -89,7 +89,7 @@ def check(
 
     Example: penstock check turbine
     """
-    from penstock.site import check_place
+    from penstock.check import check_place
 
     plant = check_place(place)
     _print({"plant": plant.name, "tags": len(plant.tags), "models": list(plant.models), "mistakes": 0}, as_json)
@@ -342,5 +342,9 @@ def demo(
     from penstock.screen import demo_table
 
     _print(report, as_json, demo_table(report))
+    if not as_json:
+        typer.echo(f"the site stays in {report['site']}; try:")
+        for words in ("query nox --start -24h", "models", "status"):
+            typer.echo(f"  penstock {words} --site {report['site']}")
     if report["readings_lost"] or report["failed_requests"]:
         raise typer.Exit(1)

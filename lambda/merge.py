@@ -56,21 +56,11 @@ def merged(
     NO_ANSWER, NaN; with `strict` it raises Gap.
     `truth` must cover ticks wanted[0] + horizon .. wanted[-1] + horizon.
     """
-    n, outputs = len(wanted), len(targets)
-    values = np.full((n, outputs), np.nan, np.float32)
-    versions = np.zeros(n, np.int64)
-    reasons = np.full(n, Reason.NO_ANSWER, np.uint8)
-    filled, sample = np.zeros(n, bool), np.zeros(n, bool)
-    layer = np.full(n, NEITHER, dtype="<U10")
-    for name, part in ((LIVE, speed), (RECOMPUTED, batch.between(-(2**62), seam))):
-        to, at = _match(wanted, part.ticks)
-        values[to], versions[to], reasons[to] = part.values[at], part.versions[at], part.reasons[at]
-        filled[to], sample[to], layer[to] = part.filled[at], part.sample[at], name
+    told, layer = _joined(wanted, len(targets), seam, batch, speed)
     holes = int(np.count_nonzero(layer == NEITHER))
     if strict and holes:
-        tick = int(wanted[np.argmax(layer == NEITHER)])
-        when = np.datetime64(grid.time(tick), "ns")
-        raise Gap(f"{model}: {holes} of {n} ticks have no answer in either view, the first made at {when}Z")
+        when = np.datetime64(grid.time(int(wanted[np.argmax(layer == NEITHER)])), "ns")
+        raise Gap(f"{model}: {holes} of {len(wanted)} ticks have no answer in either view, the first made at {when}Z")
     rows = wanted + horizon - truth.first
     return xr.Dataset(
         {
@@ -85,12 +75,12 @@ def merged(
                 truth.flags[rows],
                 {"long_name": "derived quality flags of the truth"},
             ),
-            "prediction": (("time", "target"), values, {"long_name": "predicted value, NaN where withheld"}),
-            "reason": ("time", np.array([Reason(int(r)).name for r in reasons], dtype="<U12")),
+            "prediction": (("time", "target"), told.values, {"long_name": "predicted value, NaN where withheld"}),
+            "reason": ("time", np.array([Reason(int(r)).name for r in told.reasons], dtype="<U12")),
             "layer": ("time", layer, {"long_name": "recomputed | live | empty: a hole"}),
-            "version": ("time", versions, {"long_name": "model version that answered, 0: none"}),
-            "sample": ("time", sample, {"long_name": "tick lies in the training sample of that version"}),
-            "filled": ("time", filled, {"long_name": "window holds a carried or substituted input"}),
+            "version": ("time", told.versions, {"long_name": "model version that answered, 0: none"}),
+            "sample": ("time", told.sample, {"long_name": "tick lies in the training sample of that version"}),
+            "filled": ("time", told.filled, {"long_name": "window holds a carried or substituted input"}),
         },
         coords={
             "time": (grid.origin_ns + (wanted + horizon) * grid.period_ns).astype("datetime64[ns]"),
@@ -99,6 +89,28 @@ def merged(
         },
         attrs={"model": model, "seam": str(np.datetime64(grid.time(seam), "ns")), "holes": holes},
     )
+
+
+def _joined(
+    wanted: NDArray[np.int64], outputs: int, seam: int, batch: Predictions, speed: Predictions
+) -> tuple[Predictions, NDArray[np.str_]]:
+    """What stands at each wanted tick, and the layer it comes from."""
+    n = len(wanted)
+    told = Predictions(
+        ticks=wanted,
+        values=np.full((n, outputs), np.nan, np.float32),
+        versions=np.zeros(n, np.int64),
+        reasons=np.full(n, Reason.NO_ANSWER, np.uint8),
+        filled=np.zeros(n, bool),
+        sample=np.zeros(n, bool),
+    )
+    layer = np.full(n, NEITHER, dtype="<U10")
+    for name, part in ((LIVE, speed), (RECOMPUTED, batch.between(-(2**62), seam))):
+        to, at = _match(wanted, part.ticks)
+        for column in ("values", "versions", "reasons", "filled", "sample"):
+            getattr(told, column)[to] = getattr(part, column)[at]
+        layer[to] = name
+    return told, layer
 
 
 def _match(wanted: NDArray[np.int64], ticks: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from distributed import Client
 
 from penstock.cluster import client_for, local_cluster
+from penstock.serving.running import Running
 from penstock.serving.triton import Triton
 from penstock.serving.watch import Watch
 from penstock.settings import Settings
@@ -46,7 +47,7 @@ class Parts:
 
     def begin_triton(self) -> None:
         """Let an embedded Triton start meanwhile; `endpoints` waits for it."""
-        if self.settings.triton.endpoints or self._server or Triton.running(self.folder / "triton"):
+        if self.settings.triton.endpoints or self._server or self._running():
             return
         self._server = _Server(self.folder / "triton", self.settings.triton.capacity)
         self._stack.callback(self._server.stop)
@@ -59,7 +60,7 @@ class Parts:
         if self.settings.triton.endpoints:
             return self.settings.triton.endpoints
         if self._server is None:
-            running = Triton.running(self.folder / "triton")
+            running = self._running()
             if running is not None:
                 return (running.endpoint,)
             self.begin_triton()
@@ -69,6 +70,11 @@ class Parts:
     def triton(self) -> Triton | None:
         """The embedded server, where this process started one and it is up."""
         return self._server.started() if self._server is not None else None
+
+    def _running(self) -> Running | None:
+        """A server that another process started and still wants."""
+        running = Triton.running(self.folder / "triton")
+        return running if running is not None and running.wanted else None
 
     def close(self) -> None:
         """End what was started here."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import getpass
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,15 +21,13 @@ from typing import Any, Self
 import pandas as pd
 import xarray as xr
 
-from penstock import answers, inputs, pipeline, standing
+from penstock import answers, live, loading, pipeline, standing
 from penstock.answers import Desk
 from penstock.batch.plan import Wish
 from penstock.data.archive import Archive
 from penstock.data.archive.retention import Retention
 from penstock.data.deployments import Action
-from penstock.data.frame import Readings
 from penstock.data.grid import Grid
-from penstock.data.importing import importers
 from penstock.data.journal import Journal
 from penstock.data.layout import Layout
 from penstock.data.models import Artifact, ModelStore
@@ -41,18 +38,13 @@ from penstock.data.plants.plant_file import load_plant
 from penstock.data.registry import Registry
 from penstock.data.views.speed_view import Spoken
 from penstock.data.windows import WindowSpec
-from penstock.errors import ModelError, ModelNotFound, SiteError, SourceError, nearest
+from penstock.errors import ModelError, ModelNotFound, SiteError
 from penstock.parts import Parts
 from penstock.serving.deploy import Deployer
-from penstock.settings import create, open_settings, read_settings
+from penstock.settings import create, open_settings
 from penstock.spans import Moment, moment_ns, span_ns
-from penstock.speed.clock import SourceClock
-from penstock.speed.sources.replay import Replay, together
 
 Progress = Callable[[int, int | None, str], None]
-
-ARCHIVED_S = 60.0
-"""How long an import waits for the process that runs the site to archive it."""
 
 
 class Site:
@@ -109,19 +101,7 @@ class Site:
         `options` are those of `importers.Options`. Returns the counts of
         `importers.ImportReport`, summed. Raises SourceError where it cannot be read at all, or an option is unknown.
         """
-        wanted = _options(options)
-        reports = [
-            importers.load(
-                self.journal, self.layout(), self.registry, part, self.plant,
-                name=name, options=wanted, rejects=self.folder / "rejects", progress=progress,
-            )
-            for name, part in inputs.parts(source)
-        ]  # fmt: skip
-        tail = self.journal.tail
-        if not pipeline.archive_all(self.desk(), self.layout(), progress):
-            pipeline.wait_archived(self.desk(), tail, _pauses(ARCHIVED_S))
-        pipeline.expire(self.desk(), self._retention(), time.time_ns())
-        return _summed(reports)
+        return loading.load(self, source, progress, options)
 
     def archive(self, start: Moment = None, end: Moment = None) -> xr.Dataset:
         """All stored readings, lazily: `value`, `quality`, `offset` over time and tag."""
@@ -229,34 +209,7 @@ class Site:
         distinct event times, counted from the source's beginning.
         Goes on where an earlier run stopped. Every champion answers, whatever Triton held before.
         """
-        if replay is None:
-            raise SourceError("nothing to stream: name a file or a data set to replay, such as gas-turbine:2014")
-        endpoints = self.parts.endpoints()
-        with Deployer(endpoints) as deployer:
-            deployer.ensure([self.models.load(name, v) for name, v in self.models.champions().items()])
-        said = 0
-
-        def told(spoken: Spoken) -> None:
-            nonlocal said
-            said += 1
-            if progress:
-                progress(said, ticks, str(pd.Timestamp(self.readings.grid.time(spoken.tick)))[:16])
-            if on_tick:
-                on_tick(spoken)
-
-        return pipeline.stream(
-            self.parts.client(),
-            endpoints,
-            self.desk(),
-            self.folder,
-            self.layout,
-            [(self._replay(replay, rate, ticks), SourceClock())],
-            segment_bytes=self.settings.journal.segment_mb << 20,
-            commit_every_s=self.settings.archive.commit_every_s,
-            retention=self._retention(),
-            expected=[WindowSpec.of(model, self.plant) for model in self.plant.models.values()],
-            on_tick=told,
-        )
+        return live.stream(self, replay, rate=rate, ticks=ticks, progress=progress, on_tick=on_tick)
 
     def query(self, name: str, start: Moment = "-48h", end: Moment = None, *, strict: bool = False) -> xr.Dataset:
         """Truth, prediction, quality, reason, layer, version, sample over the time predicted for, [start, end)."""
@@ -269,7 +222,7 @@ class Site:
 
     def live(self, name: str, *, poll_s: float = 0.2) -> Iterator[xr.Dataset]:
         """The newest predictions as they are said, one Dataset of one row each, until the caller stops."""
-        return standing.live(self, name, poll_s)
+        return live.follow(self, name, poll_s)
 
     # The state of things
 
@@ -297,16 +250,8 @@ class Site:
             views=self.folder / "views",
         )
 
-    def _replay(self, source: Any, rate: float | None, ticks: int | None) -> Replay:
-        def blocks() -> Iterator[Readings]:
-            for _, part in inputs.parts(source):
-                for chunk in importers.read(part, self.plant, self.registry, importers.Options()):
-                    yield together(chunk.readings)
-
-        name = source if isinstance(source, (str, Path)) else importers.source_name(source).removeprefix("import:")
-        return Replay(f"replay:{name}", blocks, rate=rate, moments=ticks)
-
-    def _retention(self) -> Retention:
+    def retention(self) -> Retention:
+        """Which old snapshots may go: not those that a card names."""
         return Retention(snapshots_ns=self.settings.retention.snapshots_ns, named=self.models.snapshots)
 
     def _span(self, start: Moment, end: Moment, *, ahead: int = 0) -> tuple[int, int]:
@@ -324,48 +269,11 @@ open = Site.open
 """`penstock.open(folder)`"""
 
 
-def check_place(place: Path) -> Plant:
-    """The plant of a site's folder, or of a plant.toml, after every check that needs no process.
-
-    Raises PlantError with all mistakes, SiteError where there is neither.
-    """
-    if place.is_file():
-        return load_plant(place)
-    if not (place / "plant.toml").exists():
-        raise SiteError(f"{place}: holds no plant.toml; make a site with: penstock init {place}")
-    if (place / "site.toml").exists():
-        read_settings(place / "site.toml")
-    return load_plant(place / "plant.toml")
-
-
 def _archive(folder: Path, grid: Grid) -> Archive:
     archive = Archive.open(folder) if folder.exists() else Archive.create(folder, grid)
     if archive.grid != grid:
         raise SiteError(f"{folder}: was made with another period than plant.toml has now; a site keeps its period")
     return archive
-
-
-def _options(wanted: Mapping[str, Any]) -> importers.Options:
-    """None leaves the default. Raises SourceError for an option that there is not."""
-    known = [field.name for field in fields(importers.Options)]
-    for name in wanted:
-        if name not in known:
-            near = nearest(name, known)
-            hint = f" Did you mean {near!r}?" if near else ""
-            raise SourceError(f"load: unknown option {name!r}; allowed: {', '.join(known)}.{hint}")
-    return importers.Options(**{name: value for name, value in wanted.items() if value is not None})
-
-
-def _summed(reports: Sequence[importers.ImportReport]) -> dict[str, Any]:
-    rows = [asdict(report) for report in reports]
-    return {key: sum(row[key] for row in rows) if isinstance(rows[0][key], int) else rows[-1][key] for key in rows[0]}
-
-
-def _pauses(limit_s: float) -> Iterator[None]:
-    until = time.monotonic() + limit_s
-    while time.monotonic() < until:
-        yield
-        time.sleep(0.1)
 
 
 def _now() -> str:

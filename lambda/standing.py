@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from penstock.data.frame import BAD, UNCERTAIN
 from penstock.data.grid import LATE, PRESENT, STATUS, Cells
@@ -56,24 +54,6 @@ def _reading(cells: Cells, column: int, site: Site) -> dict[str, Any]:
         "time": when.isoformat(),
         "quality": f"{text}, late" if quality & LATE else text,
     }
-
-
-def live(site: Site, name: str, poll_s: float) -> Iterator[xr.Dataset]:
-    """Rows of the speed view as they appear, each once, merged with what truth there is."""
-    view = None
-    seen: int | None = None
-    while True:
-        view = view or site.desk().speed()
-        tick = view.last_tick() if view else None
-        if tick is not None and tick != seen:
-            grid, spec_horizon = site.readings.grid, site.plant.model(name).horizon_ns
-            first = tick if seen is None else seen + 1
-            rows = site.query(name, grid.time(first) + spec_horizon, grid.time(tick + 1) + spec_horizon)
-            for i in range(rows.sizes["time"]):
-                yield rows.isel(time=slice(i, i + 1))
-            seen = tick
-        else:
-            time.sleep(poll_s)
 
 
 def status(site: Site) -> list[dict[str, str]]:

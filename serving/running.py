@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from penstock.errors import SiteError
 
 
@@ -24,6 +26,11 @@ class Running:
     """Pids."""
     server: int
     parent: int
+
+    @property
+    def wanted(self) -> bool:
+        """Whether whoever started it lives; else it is ending, and nobody should begin to use it."""
+        return _exists(self.parent) and _exists(self.keeper)
 
 
 def running(folder: Path) -> Running | None:
@@ -52,8 +59,7 @@ def locked(folder: Path, until: float) -> int:
             return lock
         except BlockingIOError:
             runs = running(folder)
-            wanted = runs and _exists(runs.parent) and _exists(runs.keeper)
-            if wanted or time.monotonic() > until:
+            if (runs and runs.wanted) or time.monotonic() > until:
                 os.close(lock)
                 who = f"at {runs.endpoint} (pid {runs.server})" if runs else "or is just starting"
                 raise SiteError(f"{folder}: a Triton runs here already, {who}: use it, or stop it first") from None
@@ -61,10 +67,10 @@ def locked(folder: Path, until: float) -> int:
 
 
 def _exists(pid: int) -> bool:
+    """A zombie does not: its parent has only not been told yet."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
+    except psutil.AccessDenied:
         return True
-    return True

@@ -1,0 +1,24 @@
+"""`penstock check`: everything that can be said of a plant without starting a process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from penstock.data.plant import Plant
+from penstock.data.plants.plant_file import load_plant
+from penstock.errors import SiteError
+from penstock.settings import read_settings
+
+
+def check_place(place: Path) -> Plant:
+    """The plant of a site's folder, or of a plant.toml, after every check that needs no process.
+
+    Raises PlantError with all mistakes, SiteError where there is neither.
+    """
+    if place.is_file():
+        return load_plant(place)
+    if not (place / "plant.toml").exists():
+        raise SiteError(f"{place}: holds no plant.toml; make a site with: penstock init {place}")
+    if (place / "site.toml").exists():
+        read_settings(place / "site.toml")
+    return load_plant(place / "plant.toml")
