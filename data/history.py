@@ -7,13 +7,19 @@ that nothing falls between the two.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.data.archive import Archive
+from penstock.data.archive import Archive, Head
 from penstock.data.grid import Cells, Grid
 from penstock.data.journal import Journal
 from penstock.data.layout import Layout
+from penstock.errors import JournalError
+
+T = TypeVar("T")
 
 
 def cells_now(
@@ -21,7 +27,37 @@ def cells_now(
 ) -> Cells:
     """Cells of ticks first..last-1, columns `tags` (ids), archive and journal merged."""
     tail = journal.tail
-    head = archive.head()
+    return at_a_head(
+        archive, lambda head: _cells(archive, journal, layout, grid, tags, first, last, head=head, tail=tail)
+    )
+
+
+def at_a_head(archive: Archive, read: Callable[[Head], T]) -> T:
+    """`read` of the newest commit and the journal from there on; again where that was trimmed meanwhile.
+
+    Only what a newer commit holds is trimmed. Raises what `read` raises where there is no newer one.
+    """
+    while True:
+        head = archive.head()
+        try:
+            return read(head)
+        except JournalError:
+            if archive.head().position == head.position:
+                raise
+
+
+def _cells(
+    archive: Archive,
+    journal: Journal,
+    layout: Layout,
+    grid: Grid,
+    tags: NDArray[np.int32],
+    first: int,
+    last: int,
+    *,
+    head: Head,
+    tail: int,
+) -> Cells:
     cells = archive.read(tags, first, last, snapshot=head.snapshot)
     column_of = np.full(len(layout.shard_of()), -1, np.int32)
     column_of[tags] = np.arange(len(tags), dtype=np.int32)

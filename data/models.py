@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import io
 import json
-import re
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 
 from penstock.data.deployments import Action, Deployment, Registry
 from penstock.data.durable import locked, sync_folder, write_durably
+from penstock.data.plant import MODEL_NAME, usable_name
 from penstock.errors import ModelError, ModelNotFound, nearest
 
 KERAS, SERVING, SAVED_MODEL, GOLDEN, CARD = (
@@ -35,7 +35,6 @@ KERAS, SERVING, SAVED_MODEL, GOLDEN, CARD = (
     "golden.npz",
     "card.json",
 )
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _LOCK_DEADLINE_S = 60.0
 
 Kind = Literal["lstm", "solo"]
@@ -121,7 +120,7 @@ class ModelStore:
         """Names with at least one version, sorted."""
         if not self.folder.is_dir():
             return []
-        return sorted(p.name for p in self.folder.iterdir() if _NAME.fullmatch(p.name) and self._versions(p.name))
+        return sorted(p.name for p in self.folder.iterdir() if usable_name(p.name) and self._versions(p.name))
 
     def versions(self, name: str) -> list[int]:
         """Stored versions, ascending; none for a name that is unknown."""
@@ -220,8 +219,8 @@ class ModelStore:
 
 
 def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ModelError(f"model name {name!r}: letters, digits, '_', '-' and '.' only, not beginning with '.' or '-'")
+    if not usable_name(name):
+        raise ModelError(f"model name {name!r}: allowed: {MODEL_NAME}")
     return name
 
 

@@ -6,6 +6,7 @@ Durations are integer nanoseconds here (`*_ns`), text only in files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,6 +14,14 @@ from typing import Literal
 from penstock.errors import ModelNotFound, nearest
 
 HOUR_NS = 3_600_000_000_000
+MODEL_NAME = "letters, digits, '_', '-' and '.' only, not beginning with '.' or '-', and not \"engine\""
+"""What a model may be called: its name is a folder of the store and a model on Triton, beside the engine."""
+_USABLE = re.compile(r"(?!engine$)[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+
+
+def usable_name(name: str) -> bool:
+    """Whether a model may be called so, see MODEL_NAME."""
+    return _USABLE.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

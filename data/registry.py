@@ -9,6 +9,7 @@ process may do it.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -23,6 +24,8 @@ from penstock.data.plants.tables import near_name
 from penstock.errors import SiteError
 
 FORMAT = 1
+COUNTER_AT = 24
+"""Byte of a SQLite file's change counter."""
 BUSY_S = 30.0
 """So long a process waits for another one that registers tags."""
 
@@ -50,6 +53,8 @@ class Registry:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known = _Known()
+        self._seen = -1
+        """The file's change counter when `_known` was read; -1: read again."""
 
     @classmethod
     def open(cls, path: Path) -> Registry:
@@ -86,12 +91,19 @@ class Registry:
             except BaseException:
                 db.execute("rollback")
                 raise
-            self._known = change.done()
+            self._known, self._seen = change.done(), -1
 
     def refresh(self) -> None:
-        """Read again what another process may have registered."""
+        """Read again what another process may have registered; a look at four bytes where nothing was."""
+        if self._counter() == self._seen:
+            return
         with self._connected() as db:
+            db.execute("begin")
+            db.execute("select count(*) from aliases where id = 0").fetchall()  # from here on nobody writes the file
+            seen = self._counter()
             self._known = _load(db)
+            self._seen = seen  # last: another thread that finds it so need not wait for the names
+            db.execute("commit")
 
     def __len__(self) -> int:
         return len(self._known.names)
@@ -121,6 +133,14 @@ class Registry:
     def lookup(self) -> dict[str, int]:
         """Ids by current and former name; a copy."""
         return dict(self._known.ids)
+
+    def _counter(self) -> int:
+        """SQLite raises these four bytes of the file's header with every commit (there is no write-ahead log here)."""
+        try:
+            with self.path.open("rb") as file:
+                return int.from_bytes(os.pread(file.fileno(), 4, COUNTER_AT), "big")
+        except OSError as error:
+            raise SiteError(f"{self.path}: tag registry cannot be read ({error})") from error
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:

@@ -13,11 +13,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from penstock.data.archive import Archive
+from penstock.data.archive import Archive, Head
 from penstock.data.block import FILLED, Block, Flag
 from penstock.data.derived import derive
 from penstock.data.grid import Cells, Grid
-from penstock.data.history import cells_now
+from penstock.data.history import at_a_head, cells_now
 from penstock.data.journal import Journal
 from penstock.data.layout import Layout
 from penstock.data.models import ModelStore
@@ -59,11 +59,16 @@ class Desk:
 
     def newest(self) -> int:
         """One past the newest tick that the archive or the journal holds."""
-        last = self.archive.head().span[1]
-        for record in self.journal.read(self.archive.head().position, self.journal.tail):
-            if record.readings is not None and len(record.readings):
-                last = max(last, self.grid.tick_of(int(record.readings.times.max())) + 1)
-        return last
+        tail = self.journal.tail
+
+        def newest(head: Head) -> int:
+            last = head.span[1]
+            for record in self.journal.read(head.position, tail):
+                if record.readings is not None and len(record.readings):
+                    last = max(last, self.grid.tick_of(int(record.readings.times.max())) + 1)
+            return last
+
+        return at_a_head(self.archive, newest)
 
 
 def query(desk: Desk, model: str, spec: WindowSpec, first: int, last: int, *, strict: bool) -> xr.Dataset:

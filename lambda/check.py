@@ -7,6 +7,7 @@ from pathlib import Path
 from penstock.data.plant import Plant
 from penstock.data.plants.plant_file import load_plant
 from penstock.errors import SiteError
+from penstock.import_options import read_options
 from penstock.settings import read_settings
 
 
@@ -16,9 +17,15 @@ def check_place(place: Path) -> Plant:
     Raises PlantError with all mistakes, SiteError where there is neither.
     """
     if place.is_file():
-        return load_plant(place)
+        return _checked(place)
     if not (place / "plant.toml").exists():
         raise SiteError(f"{place}: holds no plant.toml; make a site with: penstock init {place}")
     if (place / "site.toml").exists():
         read_settings(place / "site.toml")
-    return load_plant(place / "plant.toml")
+    return _checked(place / "plant.toml")
+
+
+def _checked(file: Path) -> Plant:
+    plant = load_plant(file)
+    read_options(file)
+    return plant

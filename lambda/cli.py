@@ -13,8 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock import __version__
-from penstock.errors import ModelError, PenstockError, PlantError
+from penstock import __version__, cli_tools
+from penstock.cli_tools import HERE, Json, SiteFolder
+from penstock.errors import ModelError, PenstockError, PlantError, SourceError
 
 app = typer.Typer(
     name="penstock",
@@ -24,9 +25,20 @@ app = typer.Typer(
     help="Train LSTM models on plant history, host them on Triton, predict live.",
 )
 
-SiteFolder = Annotated[Path, typer.Option("--site", "-s", envvar="PENSTOCK_SITE", help="Folder of the site.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
-HERE = Path(".")
+app.add_typer(cli_tools.app)
+
+INTERRUPTED = 130
+"""Exit code that typer makes of Ctrl-C."""
+
+TimeColumn = Annotated[str | None, typer.Option(help="Column of the time stamps.")]
+TimeFormat = Annotated[str | None, typer.Option(help="strptime format of the time stamps, e.g. '%d.%m.%Y %H:%M'.")]
+Timezone = Annotated[str | None, typer.Option(help="Zone of times without an offset; else the plant's.")]
+Decimal = Annotated[str | None, typer.Option(help="Decimal mark of a CSV's numbers, e.g. ','; else a point.")]
+Delimiter = Annotated[str | None, typer.Option(help="What parts a CSV's columns; else told from its header.")]
+Units = Annotated[int | None, typer.Option(help="Simulated plant: power station units; else 2.")]
+TagCount = Annotated[int | None, typer.Option("--tags", help="Simulated plant: sensors per unit, from 11; else 40.")]
+Seed = Annotated[int | None, typer.Option(help="Simulated plant: another number is another station; else 1.")]
+Faults = Annotated[bool, typer.Option("--faults", help="Simulated plant: let sensors fail now and then.")]
 
 
 def main() -> None:
@@ -37,8 +49,10 @@ def main() -> None:
         sys.exit(f"penstock: {len(error.mistakes)} mistake(s)\n{error}")
     except PenstockError as error:
         sys.exit(f"penstock: {error}")
-    except KeyboardInterrupt:
-        sys.exit("penstock: interrupted; the same command goes on where it stopped")
+    except SystemExit as ending:
+        if ending.code == INTERRUPTED:
+            print("penstock: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        raise
 
 
 def _version(wanted: bool) -> None:
@@ -66,18 +80,53 @@ def _print(answer: dict[str, Any], as_json: bool, *tables: Any) -> None:
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder to make.")],
     plant: Annotated[str, typer.Option(help="A built-in plant, or a plant.toml to start from.")] = "gas-turbine",
+    units: Units = None,
+    tags: TagCount = None,
+    seed: Seed = None,
+    faults: Faults = False,
+    file: Annotated[Path | None, typer.Option("--from", help="A CSV file to guess plant.toml from.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="With --from: zone of times without an offset.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a site: a folder that runs a plant.
+    """Make a site: a folder that runs a plant. With --from its tags, units, ranges and period are guessed.
 
     Example: penstock init turbine --plant gas-turbine
+    Example: penstock init mine --from history.csv --timezone Europe/Berlin
+    Example: penstock init station --plant simulated --units 4 --tags 40 --seed 1 --faults
     """
     from penstock.site import Site
 
-    site = Site.create(folder, plant)
+    if file is not None:
+        _guessed(folder, file, timezone, as_json)
+        return
+
+    site = Site.create(folder, _plant(plant, units, tags, seed, faults))
     _print({"site": str(site.folder), "tags": len(site.plant.tags), "models": list(site.plant.models)}, as_json)
     if not as_json:
         typer.echo(f"next: penstock check {folder}")
+
+
+def _plant(plant: str, units: int | None, tags: int | None, seed: int | None, faults: bool) -> str:
+    """The plant's name, with the numbers of a simulated one: simulated,units=4,tags=40,seed=1,faults."""
+    numbers = {"units": units, "tags": tags, "seed": seed}
+    words = [f"{key}={value}" for key, value in numbers.items() if value is not None] + ["faults"] * faults
+    if words and plant.split(",")[0] != "simulated":
+        raise typer.BadParameter("--units, --tags, --seed and --faults are for --plant simulated")
+    return ",".join([plant, *words])
+
+
+def _guessed(folder: Path, file: Path, timezone: str | None, as_json: bool) -> None:
+    from penstock.beginning import begin
+
+    begun = begin(folder, file, timezone)
+    answer = {"site": str(begun.folder), "tags": len(begun.tags), "models": list(begun.models)}
+    if as_json:
+        _print(answer | {"notes": list(begun.notes), "next": begun.next}, as_json)
+        return
+    _print(answer, as_json)
+    for note in begun.notes:
+        typer.echo(f"look: {note}")
+    typer.echo(f"look through {begun.folder / 'plant.toml'}; next: {begun.next}")
 
 
 @app.command()
@@ -98,32 +147,52 @@ def check(
 @app.command("import")
 def import_(
     sources: Annotated[
-        list[str], typer.Argument(help="Files (CSV, Parquet), or a built-in data set: gas-turbine:2011-2013.")
+        list[str],
+        typer.Argument(
+            help="Files (CSV, Parquet, NetCDF), Zarr folders, or a built-in data set: gas-turbine:2011-2013."
+        ),
     ],
     site: SiteFolder = HERE,
-    time_column: Annotated[str | None, typer.Option(help="Column of the time stamps.")] = None,
-    time_format: Annotated[str | None, typer.Option(help="strptime format of the time stamps.")] = None,
-    timezone: Annotated[str | None, typer.Option(help="Zone of times without an offset; else the plant's.")] = None,
+    time_column: TimeColumn = None,
+    time_format: TimeFormat = None,
+    timezone: Timezone = None,
+    decimal: Decimal = None,
+    delimiter: Delimiter = None,
+    sql: Annotated[str | None, typer.Option(help="URL of a database; the arguments are queries then.")] = None,
     as_json: Json = False,
 ) -> None:
     """Bring history into the archive, through the journal, whether the site runs or not.
 
     Bad rows go into rejects/ with line and reason; the good ones go in. Twice changes nothing.
     Example: penstock import history.csv --site turbine --time-column Timestamp
+    Example: penstock import --sql sqlite:///plant.db "SELECT time, T1, P1 FROM readings" --site turbine
     """
+    from penstock.data.importing.sql_rows import SqlQuery
     from penstock.screen import Progress
     from penstock.site import Site
 
-    options = {"time_column": time_column, "time_format": time_format, "timezone": timezone}
+    options = _reading(time_column, time_format, timezone, decimal, delimiter)
     reports = []
     with Site.open(site) as opened:
         for source in sources:
             with Progress(source) as bar:
-                reports.append(opened.load(source, progress=bar, **options))
+                wanted = source if sql is None else SqlQuery(url=sql, text=source)
+                reports.append(opened.load(wanted, progress=bar, **options))
             if not as_json:
                 _print(reports[-1], as_json)
     if as_json:
         _print(reports[0] if len(reports) == 1 else {"imports": reports}, as_json)
+    for source, report in zip(sources, reports, strict=True):
+        if report["rejected"] and not report["accepted"] and not report["already"]:
+            raise SourceError(f"{source}: nothing of it could be taken; {report['rejects']} says why, line by line")
+
+
+def _reading(
+    time_column: str | None, time_format: str | None, timezone: str | None, decimal: str | None, delimiter: str | None
+) -> dict[str, Any]:
+    """How a file is to be read, by the names that `Site.load` and `Site.stream` know."""
+    words = {"time_column": time_column, "time_format": time_format, "timezone": timezone}
+    return words | {"decimal": decimal, "delimiter": delimiter}
 
 
 @app.command()
@@ -241,6 +310,11 @@ def stream(
     replay: Annotated[str | None, typer.Option(help="A file or data set to replay, e.g. gas-turbine:2014.")] = None,
     rate: Annotated[float | None, typer.Option(help="Event seconds per second; else as fast as it goes.")] = None,
     ticks: Annotated[int | None, typer.Option(help="End after so many ticks.")] = None,
+    time_column: TimeColumn = None,
+    time_format: TimeFormat = None,
+    timezone: Timezone = None,
+    decimal: Decimal = None,
+    delimiter: Delimiter = None,
     as_json: Json = False,
 ) -> None:
     """Run the speed layer: journal, window and score readings as they arrive.
@@ -251,8 +325,9 @@ def stream(
     from penstock.screen import Progress, streamed
     from penstock.site import Site
 
+    options = _reading(time_column, time_format, timezone, decimal, delimiter)
     with Site.open(site) as opened, Progress("stream") as bar:
-        report = opened.stream(replay, rate=rate, ticks=ticks, progress=bar)
+        report = opened.stream(replay, rate=rate, ticks=ticks, progress=bar, **options)
     _print(report if as_json else streamed(report), as_json)
 
 
@@ -322,6 +397,24 @@ def status(site: SiteFolder = HERE, as_json: Json = False) -> None:
 
 
 @app.command()
+def page(
+    site: SiteFolder = HERE,
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Show the site in a browser: the live page and the archive page, until Ctrl-C.
+
+    Reads files only: it runs beside a stream, or alone.
+    Example: penstock page --site turbine --port 5006
+    """
+    from penstock.page import serve
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        serve(opened, port=port, ready=lambda address: _print({"page": address}, as_json))
+
+
+@app.command()
 def demo(
     plant: Annotated[str, typer.Option(help="Built-in plant to run.")] = "gas-turbine",
     site: Annotated[Path | None, typer.Option("--site", "-s", help="Folder of the site; else sites/PLANT.")] = None,
@@ -329,22 +422,30 @@ def demo(
     ticks: Annotated[int | None, typer.Option(help="Ticks to replay; else all there are.")] = None,
     rate: Annotated[float | None, typer.Option(help="Event seconds per second; else as fast as it goes.")] = None,
     epochs: Annotated[int | None, typer.Option(help="At most so many passes of training.")] = None,
+    units: Units = None,
+    tags: TagCount = None,
+    seed: Seed = None,
+    faults: Faults = False,
     as_json: Json = False,
 ) -> None:
-    """Import, train, deploy and replay a real plant, from nothing, with one command.
+    """Import, train, deploy and replay a built-in plant, from nothing, with one command.
 
-    Killed and started again it goes on where it stopped.
+    Killed and started again it goes on where it stopped. Without gas-turbine's data and without a network
+    the simulated plant takes its place, and says so.
     Example: penstock demo --plant gas-turbine --headless --ticks 2000 --json
+    Example: penstock demo --plant hydraulic-rig --headless --ticks 3000 --rate 50 --json
+    Example: penstock demo --plant simulated --units 2 --headless --ticks 2000 --json
     """
     from penstock.demo import run
 
+    plant = _plant(plant, units, tags, seed, faults)
     report = run(plant, folder=site, headless=headless, ticks=ticks, rate=rate, epochs=epochs)
     from penstock.screen import demo_table
 
     _print(report, as_json, demo_table(report))
     if not as_json:
         typer.echo(f"the site stays in {report['site']}; try:")
-        for words in ("query nox --start -24h", "models", "status"):
+        for words in (f"query {next(iter(report['models']))} --start -24h", "models", "status"):
             typer.echo(f"  penstock {words} --site {report['site']}")
     if report["readings_lost"] or report["failed_requests"]:
         raise typer.Exit(1)

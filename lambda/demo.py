@@ -1,4 +1,4 @@
-"""`penstock demo`: the whole loop on a built-in plant's recorded data, from nothing, restartable.
+"""`penstock demo`: the whole loop on a built-in plant, from nothing, restartable.
 
 Import history, train, deploy, recompute the newest history so that there is a
 seam, replay the rest, and measure against persistence on the same rows. Every
@@ -10,40 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import psutil
-import pyarrow as pa
-
-from penstock import answers, inputs
-from penstock.data.grid import PRESENT
-from penstock.data.windows import Reason, WindowSpec
-from penstock.errors import ModelError, SourceError, nearest
+from penstock.courses import COURSES, Course
+from penstock.data.plants.datasets import gas_turbine_folder
+from penstock.data.simulator_station import NAME as SIMULATED
+from penstock.data.simulator_station import station_of
+from penstock.demo_report import report
+from penstock.errors import ModelError, SiteError, SourceError, nearest
 from penstock.screen import ERR, Progress
-from penstock.serving.pool import Pool
 from penstock.site import Site
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
-    """What a demo of one plant imports, trains on and replays."""
-
-    history: str
-    live: str
-    recompute_from: str
-    """Begin of the batch view."""
-    seam: str
-    """Its end, and the end of the training span: the first moment of `live`."""
-
-
-COURSES = {
-    "gas-turbine": Course(
-        history="gas-turbine:2011-2013", live="gas-turbine:2014", recompute_from="2013-09-01", seam="2014-01-01"
-    ),
-}
 
 
 def run(
@@ -57,16 +34,31 @@ def run(
 ) -> dict[str, Any]:
     """The whole demo; its report.
 
+    `plant` is one of COURSES; ``simulated,units=4,faults`` says more of that one. Where gas-turbine's data
+    cannot be had, the simulated plant takes its place, and it is told loudly.
     Raises SourceError for an unknown plant, ModelError when a model cannot be trained.
     """
-    if plant not in COURSES:
-        near = nearest(plant, list(COURSES))
-        hint = f" Did you mean {near!r}?" if near else ""
-        raise SourceError(f"no demo of {plant!r}; there are: {', '.join(COURSES)}.{hint}")
-    course = COURSES[plant]
-    folder = folder or Path("sites") / plant
+    course = _course(plant)
+    if course is COURSES["gas-turbine"] and (lack := _lacking()) is not None:
+        ERR.print(
+            f"{lack}\nSIMULATED instead of gas-turbine: no real plant is shown.",
+            style="bold red",
+            markup=False,
+            soft_wrap=True,
+        )
+        plant, course = SIMULATED, COURSES[SIMULATED]
+        folder = folder.with_name(f"{folder.name}-{SIMULATED}") if folder is not None else None
+    folder = folder or Path("sites") / plant.split(",")[0]
     known = (folder / "site.json").exists()
     with Site.open(folder) if known else Site.create(folder, plant) as site:
+        _same(site, plant)
+        if course is COURSES[SIMULATED]:
+            ERR.print(
+                f"SIMULATED plant {site.plant.name}: computed, measured nowhere.",
+                style="bold red",
+                markup=False,
+                soft_wrap=True,
+            )
         site.parts.begin_triton()
         with _step(headless, f"import {course.history}") as bar:
             site.load(course.history, progress=bar)
@@ -78,7 +70,40 @@ def run(
             _recompute(site, course)
         with _step(headless, f"replay {course.live}") as bar:
             streamed = site.stream(course.live, rate=rate, ticks=ticks, progress=bar)
-        return _report(site, course, plant, ticks, streamed)
+        return report(site, course, plant, ticks, streamed)
+
+
+def _course(plant: str) -> Course:
+    name = plant if station_of(plant) is None else SIMULATED
+    if name not in COURSES:
+        near = nearest(plant, list(COURSES))
+        hint = f" Did you mean {near!r}?" if near else ""
+        raise SourceError(f"no demo of {plant!r}; there are: {', '.join(COURSES)}.{hint}")
+    return COURSES[name]
+
+
+def _lacking() -> str | None:
+    """Why there are no data of the gas turbine; None where there are."""
+    try:
+        gas_turbine_folder()
+    except SourceError as error:
+        return str(error)
+    return None
+
+
+def _same(site: Site, plant: str) -> None:
+    """A folder that holds another station must not take this one's readings.
+
+    Raises SiteError where it does.
+    """
+    wanted = station_of(plant, site.plant.name)
+    held = station_of(site.plant.name)
+    if (held is None) != (wanted is None) or (wanted and held and wanted[0] != held[0]):
+        raise SiteError(f"{site.folder}: is a site of {site.plant.name!r}, not of {plant!r}; give another --site")
+
+
+def _loud(text: str) -> None:
+    ERR.print(text, style="bold red", markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -115,74 +140,3 @@ def _recompute(site: Site, course: Course) -> None:
         view = site.desk().batch(name)
         if view is None or view.seam is None:
             site.recompute(name, course.recompute_from, course.seam)
-
-
-def _report(site: Site, course: Course, plant: str, ticks: int | None, streamed: dict[str, Any]) -> dict[str, Any]:
-    sent = sum(_readings(table) for _, table in inputs.parts(course.history))
-    live = [table.slice(0, ticks) for _, table in inputs.parts(course.live)]
-    replayed = sum(table.num_rows for table in live)
-    sent += sum(_readings(table) for table in live)
-    archived = _archived(site)
-    first = streamed["first_prediction_ns"]
-    with Pool(site.parts.endpoints()) as pool:
-        version = pool.server_version()
-    speed = site.desk().speed()
-    said = speed.count() if speed else (0, 0)
-    return {
-        "plant": plant,
-        "ticks": said[0],
-        "rows_replayed": replayed,
-        "readings_sent": sent,
-        "readings_archived": archived,
-        "readings_lost": sent - archived,
-        "predictions": said[1],
-        "failed_requests": streamed["failed_requests"],
-        "late": streamed["late"],
-        "seconds_to_first_prediction": None
-        if first is None
-        else round(first / 1e9 - psutil.Process().create_time(), 1),
-        "models": {name: _scored(site, name, course, v) for name, v in site.models.champions().items()},
-        "triton_version": version,
-        "workers": len(site.parts.client().scheduler_info()["workers"]),
-        "site": str(site.folder),
-    }
-
-
-def _readings(table: pa.Table) -> int:
-    """Cells of the source that hold a value."""
-    columns = [c.to_numpy() for name, c in zip(table.column_names, table.columns, strict=True) if name != "time"]
-    return int(sum(np.count_nonzero(~np.isnan(c)) for c in columns))
-
-
-def _archived(site: Site) -> int:
-    """Cells of the archive that hold a reading."""
-    first, last = site.readings.span()
-    tags = np.arange(len(site.registry), dtype=np.int32)
-    return int(np.count_nonzero(site.readings.read(tags, first, last).quality & PRESENT))
-
-
-def _scored(site: Site, name: str, course: Course, version: int) -> dict[str, Any]:
-    """Live errors beside persistence's, only on rows where both have an answer and the truth is good."""
-    answer = site.query(name, course.seam)
-    spec = WindowSpec.of(site.plant.model(name), site.plant)
-    times = answer["time"].values.astype("datetime64[ns]").astype(np.int64)
-    made = site.readings.grid.tick(times) - spec.horizon
-    known = answers.persistence(site.desk(), spec, made)[:, 0]
-    truth, said = answer["truth"].values[:, 0], answer["prediction"].values[:, 0]
-    rows = (answer["reason"].values == Reason.OK.name) & np.isfinite(truth) & np.isfinite(known) & np.isfinite(said)
-    ours, theirs = (said - truth)[rows].astype(np.float64), (known - truth)[rows].astype(np.float64)
-    return {
-        "version": version,
-        "n": int(rows.sum()),
-        **_errors("", ours),
-        **_errors("persistence_", theirs),
-    }
-
-
-def _errors(prefix: str, residuals: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float | None]:
-    if not len(residuals):
-        return {f"{prefix}mae": None, f"{prefix}rmse": None}
-    return {
-        f"{prefix}mae": round(float(np.abs(residuals).mean()), 4),
-        f"{prefix}rmse": round(float(np.sqrt((residuals**2).mean())), 4),
-    }

@@ -8,30 +8,49 @@ from pathlib import Path
 from typing import Any
 
 from penstock.data.plants.datasets import builtin_plants, gas_turbine
+from penstock.data.plants.hydraulic_rig import hydraulic_rig
+from penstock.data.plants.spans import parse_span
+from penstock.data.simulator import Simulator
+from penstock.data.simulator_station import station_of
 from penstock.errors import SourceError, nearest
 
-_DATA_SET = re.compile(r"([A-Za-z][\w-]*)(?::(\d{4})(?:-(\d{4}))?)?")
+_YEARS = re.compile(r"(\d{4})(?:-(\d{4}))?")
 
 
-def parts(source: Any) -> Iterator[tuple[str, Any]]:
-    """(name, readable) pairs of `source`, in order of time: a data set comes year by year.
+def parts(source: Any, plant: str = "") -> Iterator[tuple[str, Any]]:
+    """(name, readable) pairs of `source`, in order of time: a large data set comes in parts.
 
-    A text is a path, or a data set such as ``gas-turbine``, ``gas-turbine:2014``,
-    ``gas-turbine:2011-2013``. Raises SourceError where it is neither.
+    A text is a path, or a data set: ``gas-turbine``, ``gas-turbine:2014``, ``gas-turbine:2011-2013``,
+    ``hydraulic-rig:0h..12h``, ``simulated:60d``, ``simulated:60d..90d,units=4,tags=40,seed=1,faults``.
+    A simulated one without options is the station that `plant`, the site's plant by name, says.
+    Raises SourceError where it is none of these.
     """
     if not isinstance(source, (str, Path)):
         yield type(source).__name__, source
-        return
-    path = Path(source)
-    if path.exists():
-        yield path.name, path
-        return
-    match = _DATA_SET.fullmatch(str(source))
-    if match is None or match[1] not in builtin_plants():
-        near = nearest(match[1], builtin_plants()) if match else None
+    elif Path(source).exists():
+        yield Path(source).name, Path(source)
+    else:
+        yield from _data_set(str(source), plant)
+
+
+def _data_set(text: str, plant: str) -> Iterator[tuple[str, Any]]:
+    name, _, span = text.partition(":")
+    if (named := station_of(text, plant)) is not None:
+        station, times = named
+        yield from ((station.text(), table) for table in Simulator(station).tables(times))
+    elif name == "gas-turbine":
+        for year in gas_turbine(_years(span, text)):
+            yield f"{name}:{year.year}", year.table()
+    elif name == "hydraulic-rig":
+        yield text, hydraulic_rig(parse_span(span, name))
+    else:
+        near = nearest(name, builtin_plants())
         hint = f" Did you mean {near!r}?" if near else ""
-        raise SourceError(f"{source}: no such file, and no built-in data set ({', '.join(builtin_plants())}).{hint}")
-    first, last = match[2], match[3] or match[2]
-    years = range(int(first), int(last) + 1) if first else None
-    for year in gas_turbine(years):
-        yield f"{match[1]}:{year.year}", year.table()
+        raise SourceError(f"{text}: no such file, and no built-in data set ({', '.join(builtin_plants())}).{hint}")
+
+
+def _years(span: str, text: str) -> range | None:
+    match = _YEARS.fullmatch(span)
+    if span and match is None:
+        raise SourceError(f"{text}: allowed: years, such as gas-turbine:2014 or gas-turbine:2011-2013")
+    return range(int(match[1]), int(match[2] or match[1]) + 1) if match else None

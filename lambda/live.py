@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from penstock.data.importing import importers
 from penstock.data.views.speed_view import Spoken
 from penstock.data.windows import WindowSpec
 from penstock.errors import SourceError
+from penstock.import_options import joined
+from penstock.loading import reading_options
 from penstock.serving.deploy import Deployer
 from penstock.speed.clock import SourceClock
 from penstock.speed.sources.replay import Replay, together
@@ -30,6 +32,7 @@ def stream(
     site: Site,
     source: Any,
     *,
+    options: Mapping[str, Any],
     rate: float | None,
     ticks: int | None,
     progress: Progress | None,
@@ -38,6 +41,7 @@ def stream(
     """`Site.stream`. Raises SourceError where there is nothing to stream."""
     if source is None:
         raise SourceError("nothing to stream: name a file or a data set to replay, such as gas-turbine:2014")
+    replayed = replay(site, source, options, rate, ticks)  # a wrong option is told before Triton is started
     endpoints = site.parts.endpoints()
     with Deployer(endpoints) as deployer:
         deployer.ensure([site.models.load(name, v) for name, v in site.models.champions().items()])
@@ -47,7 +51,8 @@ def stream(
         site.desk(),
         site.folder,
         site.layout,
-        [(replay(site, source, rate, ticks), SourceClock())],
+        site.registry.lookup,
+        [(replayed, SourceClock())],
         segment_bytes=site.settings.journal.segment_mb << 20,
         commit_every_s=site.settings.archive.commit_every_s,
         retention=site.retention(),
@@ -56,12 +61,15 @@ def stream(
     )
 
 
-def replay(site: Site, source: Any, rate: float | None, ticks: int | None) -> Replay:
-    """Whatever `Site.load` reads, as a source of the speed layer."""
+def replay(site: Site, source: Any, options: Mapping[str, Any], rate: float | None, ticks: int | None) -> Replay:
+    """Whatever `Site.load` reads, read with the same options, as a source of the speed layer."""
+    if isinstance(source, (str, Path)):
+        next(inputs.parts(source), None)  # a name that is nothing is told before Triton and workers are started
+    wanted = reading_options(joined(site.folder / "plant.toml", source, options))
 
     def blocks() -> Iterator[Readings]:
-        for _, part in inputs.parts(source):
-            for chunk in importers.read(part, site.plant, site.registry, importers.Options()):
+        for _, part in inputs.parts(source, site.plant.name):
+            for chunk in importers.read(part, site.plant, site.registry, wanted):
                 yield together(chunk.readings)
 
     name = source if isinstance(source, (str, Path)) else importers.source_name(source).removeprefix("import:")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from penstock import inputs, pipeline
 from penstock.data.importing import importers
 from penstock.errors import SourceError, nearest
+from penstock.import_options import joined
 
 if TYPE_CHECKING:
     from penstock.site import Site
@@ -22,29 +23,29 @@ ARCHIVED_S = 60.0
 
 def load(site: Site, source: Any, progress: Progress | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """`Site.load`."""
-    wanted = _options(options)
+    wanted = reading_options(joined(site.folder / "plant.toml", source, options))
     reports = [
         importers.load(
             site.journal, site.layout(), site.registry, part, site.plant,
             name=name, options=wanted, rejects=site.folder / "rejects", progress=progress,
         )
-        for name, part in inputs.parts(source)
+        for name, part in inputs.parts(source, site.plant.name)
     ]  # fmt: skip
     tail = site.journal.tail
-    if not pipeline.archive_all(site.desk(), site.layout(), progress):
+    if not pipeline.archive_all(site.desk(), site.layout, progress):
         pipeline.wait_archived(site.desk(), tail, _pauses(ARCHIVED_S))
     pipeline.expire(site.desk(), site.retention(), time.time_ns())
     return _summed(reports)
 
 
-def _options(wanted: Mapping[str, Any]) -> importers.Options:
-    """None leaves the default. Raises SourceError for an option that there is not."""
+def reading_options(wanted: Mapping[str, Any]) -> importers.Options:
+    """How a source is to be read. None leaves the default. Raises SourceError for an option that there is not."""
     known = [field.name for field in fields(importers.Options)]
     for name in wanted:
         if name not in known:
             near = nearest(name, known)
             hint = f" Did you mean {near!r}?" if near else ""
-            raise SourceError(f"load: unknown option {name!r}; allowed: {', '.join(known)}.{hint}")
+            raise SourceError(f"unknown option {name!r}; allowed: {', '.join(known)}.{hint}")
     return importers.Options(**{name: value for name, value in wanted.items() if value is not None})
 
 

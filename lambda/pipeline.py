@@ -106,15 +106,16 @@ def write_batch_view(
     )
 
 
-def archive_all(desk: Desk, layout: Layout, progress: Progress | None = None) -> bool:
+def archive_all(desk: Desk, layout: Callable[[], Layout], progress: Progress | None = None) -> bool:
     """Bring the archive up to the journal's tail; false where another process is the committer and does it."""
 
     def told(done: int, total: int) -> None:
         if progress:
             progress(done, total, "archive")
 
+    tail = desk.journal.tail  # before the tags: another process may register some and then append to them
     try:
-        drain(desk.journal, desk.archive, layout, progress=told)
+        drain(desk.journal, desk.archive, layout(), stop=tail, progress=told)
     except ArchiveBusy:
         return False
     return True
@@ -139,6 +140,7 @@ def stream(
     desk: Desk,
     site: Path,
     layout: Callable[[], Layout],
+    ids: Callable[[], Mapping[str, int]],
     sources: Sequence[tuple[Source, SourceClock]],
     *,
     segment_bytes: int,
@@ -147,13 +149,16 @@ def stream(
     expected: Sequence[WindowSpec] = (),
     on_tick: Callable[[Spoken], None] = lambda spoken: None,
 ) -> dict[str, Any]:
-    """Run the speed layer until its sources have ended or it is told to stop; its report as a dict."""
+    """Run the speed layer until its sources have ended or it is told to stop; its report as a dict.
+
+    `layout`, `ids`: as registered now; a model may come whose tags were registered while the stream ran.
+    """
     with Pool(endpoints) as pool:
         setup = Setup(
             site=site,
             grid=desk.grid,
             layout=layout,
-            resolve=_resolver(desk.ids),
+            resolve=_resolver(ids),
             sources=sources,
             scoring=Score(pool),
             scheduler=client.scheduler.address,
@@ -166,8 +171,12 @@ def stream(
         return asdict(asyncio.run(Service(setup).run()))
 
 
-def _resolver(ids: Mapping[str, int]) -> Callable[[Sequence[str]], NDArray[np.int32]]:
-    return lambda names: np.array([ids.get(name, -1) for name in names], np.int32)
+def _resolver(ids: Callable[[], Mapping[str, int]]) -> Callable[[Sequence[str]], NDArray[np.int32]]:
+    def resolve(names: Sequence[str]) -> NDArray[np.int32]:
+        known = ids()
+        return np.array([known.get(name, -1) for name in names], np.int32)
+
+    return resolve
 
 
 def wait_archived(desk: Desk, position: int, pauses: Iterator[None]) -> None:

@@ -10,9 +10,11 @@ from typing import Any, Self
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
+from rich.text import Text
 
 OUT = Console(highlight=False, soft_wrap=False)
 ERR = Console(stderr=True, highlight=False)
@@ -29,7 +31,7 @@ def show(answer: Mapping[str, Any], as_json: bool, *tables: Table) -> None:
             OUT.print(table)
     else:
         for key, value in answer.items():
-            OUT.print(f"{key}: {_text(value)}")
+            OUT.print(f"{key}: {_text(value)}", markup=False)
 
 
 class Progress:
@@ -37,7 +39,7 @@ class Progress:
 
     def __init__(self, title: str) -> None:
         self._bar = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -71,7 +73,7 @@ def models_table(cards: Sequence[Mapping[str, Any]], live: Mapping[str, int]) ->
             table.add_row(
                 f"{card['name']}@{card['version']}",
                 "live" if live.get(card["name"]) == card["version"] else "",
-                target,
+                _cell(target),
                 str(card["trained"]["end"])[:10],
                 str(metrics["n"]),
                 *(_figure(metrics.get(key)) for key in ("mae", "rmse", "persistence_rmse")),
@@ -84,7 +86,7 @@ def tags_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One row per tag."""
     table = _table("id", "tag", "unit", "value", "time", "quality")
     for row in rows:
-        table.add_row(*(_text(row[key]) for key in ("id", "tag", "unit", "value", "time", "quality")))
+        table.add_row(*(_cell(_text(row[key])) for key in ("id", "tag", "unit", "value", "time", "quality")))
     return table
 
 
@@ -94,7 +96,7 @@ def query_table(rows: pd.DataFrame, timezone: str) -> Table:
     for row in rows.tail(QUERY_ROWS).to_dict(orient="records"):
         table.add_row(
             row["time"].tz_localize("UTC").tz_convert(timezone).isoformat(sep=" "),
-            str(row["target"]),
+            _cell(str(row["target"])),
             _figure(row["truth"]),
             _figure(row["prediction"]),
             str(row["layer"]),
@@ -118,7 +120,27 @@ def status_table(parts: Sequence[Mapping[str, Any]]) -> Table:
     """One row per part of a site."""
     table = _table("part", "state", "what", "to do")
     for part in parts:
-        table.add_row(*(_text(part.get(key, "")) for key in ("part", "state", "what", "todo")))
+        table.add_row(*(_cell(_text(part.get(key, ""))) for key in ("part", "state", "what", "todo")))
+    return table
+
+
+def compare_table(rows: Sequence[Mapping[str, Any]], units: Mapping[str, str]) -> Table:
+    """One row per target and method of a comparison."""
+    table = _table("tag", "model", "n", "MAE", "RMSE", "R2", "bias", "skill", "in sample")
+    for row in rows:
+        figures = (_figure(row[key]) for key in ("mae", "rmse", "r2", "bias"))
+        skill = "" if math.isnan(row["skill"]) else f"{row['skill']:.2f}"
+        seen = str(row["in_sample"] or "")
+        target = f"{row['target']} [{units[row['target']]}]" if units[row["target"]] else row["target"]
+        table.add_row(escape(target), row["method"], str(row["n"]), *figures, skill, seen)
+    return table
+
+
+def doctor_table(findings: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per check."""
+    table = _table("check", "state", "what", "to do")
+    for finding in findings:
+        table.add_row(*(str(finding[key]) for key in ("check", "state", "what", "todo")))
     return table
 
 
@@ -128,7 +150,8 @@ def demo_table(report: Mapping[str, Any]) -> Table:
     for name, row in report["models"].items():
         figures = (_figure(row[key]) for key in ("mae", "rmse", "persistence_mae", "persistence_rmse"))
         table.add_row(name, str(row["version"]), str(row["n"]), *figures)
-    table.title = f"{report['plant']}: {report['ticks']} ticks, {report['predictions']} predictions"
+    said = "SIMULATED, not measured: " if report["simulated"] else ""
+    table.title = f"{said}{report['plant']}: {report['ticks']} ticks, {report['predictions']} predictions"
     table.caption = (
         f"readings sent {report['readings_sent']:,}, archived {report['readings_archived']:,}, "
         f"lost {report['readings_lost']}; failed requests {report['failed_requests']}; "
@@ -142,6 +165,11 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, no_wrap=column in {"model", "part", "tag", "time"})
     return table
+
+
+def _cell(text: str) -> Text:
+    """As it is: tags have units in [brackets], which rich would take for its own marks and leave out."""
+    return Text(text)
 
 
 def _figure(value: float | None) -> str:

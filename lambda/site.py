@@ -24,6 +24,7 @@ import xarray as xr
 from penstock import answers, live, loading, pipeline, standing
 from penstock.answers import Desk
 from penstock.batch.plan import Wish
+from penstock.compare import Comparison, compare
 from penstock.data.archive import Archive
 from penstock.data.archive.retention import Retention
 from penstock.data.deployments import Action
@@ -35,10 +36,13 @@ from penstock.data.plant import Plant
 from penstock.data.plants.datasets import plant_path
 from penstock.data.plants.named_files import named_files
 from penstock.data.plants.plant_file import load_plant
+from penstock.data.plants.simulated import simulated_plant
 from penstock.data.registry import Registry
+from penstock.data.simulator_station import station_of
 from penstock.data.views.speed_view import Spoken
 from penstock.data.windows import WindowSpec
 from penstock.errors import ModelError, ModelNotFound, SiteError
+from penstock.export import export
 from penstock.parts import Parts
 from penstock.serving.deploy import Deployer
 from penstock.settings import create, open_settings
@@ -60,6 +64,7 @@ class Site:
         self.plant: Plant = load_plant(folder / "plant.toml")
         self.registry = Registry.open(folder / "tags.sqlite")
         self.registry.register([tag for tag in self.plant.tags.values() if tag.expr is None])
+        self._layout = Layout(self.registry.dtypes(), self._shards)
         self.journal = Journal.open(folder / "journal", segment_bytes=self.settings.journal.segment_mb << 20)
         self.readings = _archive(folder / "archive", Grid(period_ns=self.plant.period_ns))
         self.models = ModelStore(folder / "models")
@@ -74,8 +79,13 @@ class Site:
     def create(cls, folder: str | Path, plant: str | Path = "gas-turbine") -> Site:
         """A new site of a built-in plant, or of the plant.toml at `plant`, with the files that it names.
 
+        ``simulated,units=4,tags=40,seed=1,faults`` is a built-in plant too; see `station_of`.
+
         Raises PlantError before anything is written where that file has mistakes.
         """
+        if (simulated := station_of(str(plant))) is not None:
+            create(Path(folder), simulated_plant(simulated[0]), created=_now())
+            return cls(Path(folder))
         source = Path(plant) if Path(plant).is_file() else plant_path(str(plant))
         files = named_files(source, load_plant(source))
         create(Path(folder), source.read_text("utf-8"), created=_now(), files=files)
@@ -105,11 +115,32 @@ class Site:
 
     def archive(self, start: Moment = None, end: Moment = None) -> xr.Dataset:
         """All stored readings, lazily: `value`, `quality`, `offset` over time and tag."""
-        begin, stop = self._span(start, end)
+        begin, stop = self.span(start, end)
         names = self.registry.names()
         tags = [self.plant.tags[name] for name in names if name in self.plant.tags]
         ids = self.registry.ids([tag.name for tag in tags])
         return self.readings.dataset(tags, ids, start=begin, end=stop)
+
+    def export(
+        self,
+        path: str | Path,
+        *,
+        start: Moment = None,
+        end: Moment = None,
+        tags: str = "*",
+        quality: bool = False,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Write stored readings of tags like `tags` to a .csv, .parquet or .zarr, whole or not at all.
+
+        Without `quality` bad readings are left out; with it every one goes out beside its quality.
+        Raises SiteError where `path` is there already or cannot be written, QueryError for an empty choice.
+        """
+        return export(
+            self, Path(path), start=start, end=end, pattern=tags, quality=quality, overwrite=overwrite,
+            progress=progress,
+        )  # fmt: skip
 
     # Models
 
@@ -181,7 +212,7 @@ class Site:
 
     def recompute(self, name: str, start: Moment = None, end: Moment = None) -> dict[str, Any]:
         """Bring the batch view of a model's champion up: ticks from `start` to `end`, where the seam then lies."""
-        begin, stop = self._span(start, end)
+        begin, stop = self.span(start, end)
         champion = self.models.champion(name)
         if champion is None:
             raise ModelNotFound(f"{name}: is not live; do: penstock deploy {name}")
@@ -191,6 +222,16 @@ class Site:
             older_than_ns=time.time_ns() - self.settings.retention.snapshots_ns,
         )  # fmt: skip
         return {"recomputed": f"{name}@{champion}", "from": str(pd.Timestamp(begin)), "seam": str(pd.Timestamp(stop))}
+
+    def compare(
+        self, name: str, candidates: Sequence[Artifact | str] = (), *, start: Moment = None, end: Moment = None
+    ) -> Comparison:
+        """Methods beside each other on [start, end), only on rows where all of them answer.
+
+        Candidates: artifacts, "nox" (newest version), "nox@2", "@champion", "persistence", "ridge"; none: the live
+        (else the newest) version and both baselines. Raises QueryError where they cannot be compared.
+        """
+        return compare(self, name, candidates, start, end)
 
     # Live
 
@@ -202,19 +243,20 @@ class Site:
         ticks: int | None = None,
         progress: Progress | None = None,
         on_tick: Callable[[Spoken], None] | None = None,
+        **options: Any,
     ) -> dict[str, Any]:
         """Replay a source through the speed layer: journal, windows, predictions; its report.
 
         `rate`: event seconds per second, None: as fast as it goes. `ticks`: end after so many
-        distinct event times, counted from the source's beginning.
+        distinct event times, counted from the source's beginning. `options` are those of `load`.
         Goes on where an earlier run stopped. Every champion answers, whatever Triton held before.
         """
-        return live.stream(self, replay, rate=rate, ticks=ticks, progress=progress, on_tick=on_tick)
+        return live.stream(self, replay, options=options, rate=rate, ticks=ticks, progress=progress, on_tick=on_tick)
 
     def query(self, name: str, start: Moment = "-48h", end: Moment = None, *, strict: bool = False) -> xr.Dataset:
         """Truth, prediction, quality, reason, layer, version, sample over the time predicted for, [start, end)."""
         spec = WindowSpec.of(self.plant.model(name), self.plant)
-        begin, stop = self._span(start, end, ahead=spec.horizon)
+        begin, stop = self.span(start, end, ahead=spec.horizon)
         grid = self.readings.grid
         first = -(-(begin - grid.origin_ns) // grid.period_ns)
         last = -(-(stop - grid.origin_ns) // grid.period_ns)
@@ -237,7 +279,9 @@ class Site:
     def layout(self) -> Layout:
         """Tags over shards, as registered now."""
         self.registry.refresh()
-        return Layout(self.registry.dtypes(), self._shards)
+        if len(self._layout) != len(self.registry):  # tags are only ever appended, and keep their dtype
+            self._layout = Layout(self.registry.dtypes(), self._shards)
+        return self._layout
 
     def desk(self) -> Desk:
         """What questions are answered from."""
@@ -254,7 +298,8 @@ class Site:
         """Which old snapshots may go: not those that a card names."""
         return Retention(snapshots_ns=self.settings.retention.snapshots_ns, named=self.models.snapshots)
 
-    def _span(self, start: Moment, end: Moment, *, ahead: int = 0) -> tuple[int, int]:
+    def span(self, start: Moment, end: Moment, *, ahead: int = 0) -> tuple[int, int]:
+        """[start, end) in ns UTC; None: where the readings begin and, `ahead` ticks later, end. Raises QueryError."""
         grid, first = self.readings.grid, self.readings.head().span[0]
         return span_ns(
             start,

@@ -27,8 +27,8 @@ STALE_S = 10.0
 
 
 def newest(site: Site, pattern: str) -> list[dict[str, Any]]:
-    """Newest reading within the last LOOK_BACK ticks of each stored tag whose name is like `pattern`."""
-    names = [name for name in site.registry.names() if fnmatchcase(name, pattern)]
+    """Newest reading within the last LOOK_BACK ticks of each stored tag whose name is, or is like, `pattern`."""
+    names = [name for name in site.registry.names() if name == pattern or fnmatchcase(name, pattern)]
     ids = site.registry.ids(names)
     desk = site.desk()
     last = desk.newest()
@@ -93,7 +93,15 @@ def _models(site: Site) -> dict[str, str]:
         return _row("models", "idle", f"none trained of {len(site.plant.models)}", "penstock train --all")
     never = [name for name in site.plant.models if name not in champions]
     what = f"live: {', '.join(f'{n}@{v}' for n, v in sorted(champions.items())) or 'none'}"
-    return _row("models", "ok" if not never else "idle", what, f"penstock deploy {' '.join(never)}" if never else "")
+    return _row("models", "ok" if not never else "idle", what, next_for(never, trained))
+
+
+def next_for(never: list[str], trained: list[str]) -> str:
+    """What brings the models that are not live there; one that has no version must be trained before it is deployed."""
+    untrained = [name for name in never if name not in trained]
+    ready = [name for name in never if name in trained]
+    steps = [("train", untrained), ("deploy", ready)]
+    return "; ".join(f"penstock {word} {' '.join(names)}" for word, names in steps if names)
 
 
 def _triton(site: Site) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a worker of the embedded cluster does besides its tasks: it ends at once.
+"""What a worker of the embedded cluster does besides its tasks: it ends at once, and only when its caller says so.
 
 Dask imports this file in each of its worker processes (`distributed.worker.preload`)
 and calls the two functions by their names. A process that has loaded TensorFlow
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 from multiprocessing.util import Finalize
@@ -23,7 +24,9 @@ BUSY_S = 1.0
 
 
 def dask_setup(worker: Any) -> None:
-    """Called by Dask when the worker starts."""
+    """Called by Dask when the worker starts, in the process's main thread."""
+    # A terminal sends Ctrl-C to all its processes: what the caller has begun must still be answered here.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Closing, it would warn of each task that was not done: that is the caller's to tell.
     logging.getLogger("distributed.worker.state_machine").setLevel(logging.ERROR)
     Finalize(None, _leave, exitpriority=LAST)

@@ -44,9 +44,12 @@ class Score:
         if not any(len(a.windows) for a in asks):
             return [_nothing(a) for a in asks]
         said, generation = self._ask(asks)
-        if generation == self._generation and all(s.version >= 0 for s in said):
+        if generation == self._generation and all(map(_as_listed, asks, said)):
             return said
         now = {m.name: m for m in self.members()}
+        for i, ask in enumerate(asks):
+            if not _as_listed(ask, said[i]) and _cut_anew(ask.member, now.get(ask.member.name)):
+                said[i] = _nothing(ask)  # its slot has a version by now that wants other windows
         moved = [i for i, a in enumerate(asks) if _moved(a.member, said[i], now.get(a.member.name))]
         again = [replace(asks[i], member=now[asks[i].member.name]) for i in moved]
         if again:
@@ -74,6 +77,16 @@ class Score:
 def _nothing(ask: Ask) -> Said:
     shape = (len(ask.windows), len(ask.member.spec.targets))
     return Said(values=np.full(shape, np.nan, np.float32), version=-1)
+
+
+def _as_listed(ask: Ask, said: Said) -> bool:
+    """Whether the version spoke that the list named; another endpoint may have another one, its generation as high."""
+    return said.version == ask.member.version or not len(ask.windows)
+
+
+def _cut_anew(asked: Member, now: Member | None) -> bool:
+    """Whether the windows were cut for a version that answers no more."""
+    return now is None or now.spec != asked.spec
 
 
 def _moved(asked: Member, said: Said, now: Member | None) -> bool:

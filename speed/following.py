@@ -130,7 +130,7 @@ class Following:
         while True:
             appended.clear()
             stop = min(self._journal.tail, position + SPAN)
-            if stop <= position or self.backlog() > BACKLOG_VALUES:
+            if stop <= position or self._is_ahead(shard):
                 await _rung(appended)
                 continue
             name = self._names[shard]
@@ -138,6 +138,10 @@ class Following:
                 Step(site=str(self._site), shard=shard, start=position, stop=stop, want=want, plan=name)
             )
             position, want = stop, None
+
+    def _is_ahead(self, shard: int) -> bool:
+        """Whether much waits and none of it waits for this shard; one that the others wait for is never held."""
+        return self.backlog() > BACKLOG_VALUES and self._newest.shards[shard].reaches(self.tick)
 
     def _take(self, answer: Answer) -> None:
         if isinstance(answer, Failure):

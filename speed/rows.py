@@ -45,6 +45,11 @@ class ShardRows:
         """Ticks below can be brought up to date; None where nothing has come."""
         return self._waiting[-1].closed if self._waiting else self.closed
 
+    def reaches(self, tick: int) -> bool:
+        """Whether `tick` is among the ticks that can be brought up to date."""
+        closed = self.ready()
+        return closed is not None and closed > tick
+
     def bring_up(self, tick: int) -> int:
         """Apply rows until `tick` is closed, not one more; one past the newest tick now closed.
 
@@ -100,7 +105,7 @@ class Newest:
 
     def ready(self, tick: int) -> bool:
         """Whether every shard has closed `tick`."""
-        return all((closed := s.ready()) is not None and closed > tick for s in self.shards.values())
+        return all(s.reaches(tick) for s in self.shards.values())
 
     def bring_up(self, tick: int) -> int:
         """Bring every shard up to `tick`; ticks tick..returned-1 may then be cut together."""

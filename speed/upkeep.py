@@ -59,8 +59,9 @@ class Upkeep:
 
     def _do(self, said: int | None) -> None:
         setup, journal, archive = self._setup, self._journal, self._archive
-        if archive.head().position < journal.tail:
-            drain(journal, archive, setup.layout())
+        tail = journal.tail  # before the tags: another process may register some and then append to them
+        if archive.head().position < tail:
+            drain(journal, archive, setup.layout(), stop=tail)
         if said is not None:
             # A ring at the last tick said is built from a commit at or before it and the journal from there.
             journal.trim(archive.at(said).position)

@@ -76,7 +76,8 @@ def translated(folder: Path) -> Iterator[None]:
         yield
     except icechunk.IcechunkError as error:
         text = str(error).strip().splitlines()
-        raise ArchiveError(f"{folder}: {text[0].strip(' x') if text else 'icechunk failed'}") from error
+        hint = "; free the disk and repeat" if "No space left" in str(error) else ""
+        raise ArchiveError(f"{folder}: {text[0].strip(' x') if text else 'icechunk failed'}{hint}") from error
     except (ValueError, KeyError) as error:  # Zarr's own errors, and its checksum codec's, are these
         raise ArchiveError(f"{folder}: damaged ({error}); restore it from a copy") from error
     except (OSError, RuntimeError) as error:

@@ -56,4 +56,5 @@ def needed_from(journal: Journal, said: int | None) -> int:
     """
     if said is not None:
         return said
-    return journal.tail if journal.clock() is None else journal.first
+    tail = journal.tail  # first: a decision that comes after this look lies at or behind it
+    return tail if journal.clock() is None else journal.first

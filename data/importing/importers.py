@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
@@ -23,8 +23,10 @@ import xarray as xr
 from penstock.data.durable import locked
 from penstock.data.frame import Readings
 from penstock.data.importing.csv_rows import CsvFile
+from penstock.data.importing.gridded import is_netcdf, is_zarr, open_gridded
 from penstock.data.importing.intake import Chunk, Intake, Options
 from penstock.data.importing.rejects import Rejects, RejectsFile
+from penstock.data.importing.sql_rows import SqlQuery, sql
 from penstock.data.importing.table_rows import Table, arrow, dataset, frame_table, parquet
 from penstock.data.journal import Entry, Journal
 from penstock.data.layout import Layout
@@ -32,10 +34,10 @@ from penstock.data.plant import Plant
 from penstock.data.registry import Registry
 from penstock.errors import SiteError, SourceError
 
-__all__ = ["Chunk", "ImportReport", "Options", "Rejects", "Source", "load", "read", "source_name"]
+__all__ = ["Chunk", "ImportReport", "Options", "Rejects", "Source", "SqlQuery", "load", "read", "source_name"]
 
-Source: TypeAlias = Path | str | pd.DataFrame | pa.Table | xr.Dataset
-"""A CSV or Parquet file (by its ending), or a table in memory."""
+Source: TypeAlias = Path | str | pd.DataFrame | pa.Table | xr.Dataset | SqlQuery
+"""A CSV, Parquet or NetCDF file (by its ending), a Zarr folder, a table in memory, or a query."""
 
 BLOCK_BYTES = 8 << 20
 """CSV text per chunk: about a million readings of a wide file."""
@@ -84,6 +86,8 @@ def read(
     options = options or Options()
     _check(options)
     rows = _opened(source, options, block_bytes, block_cells)
+    if isinstance(source, Path | str) and (is_netcdf(Path(source)) or is_zarr(Path(source))):
+        options = replace(options, time_column=None)  # which is called `time` now
     intake = Intake(rows.names, rows.header_line, plant, registry, options)
     # Ambiguous local times are told apart by the rows before them, so those are read again too.
     start = after if _fixed(intake.clock.zone) else 0
@@ -162,6 +166,11 @@ def source_name(source: Source, options: Options | None = None) -> str:
         for block in dataset(source, BLOCK_CELLS).rows(0):
             _hash_columns(sha, block.columns)
         sha.update(repr(list(source.data_vars)).encode())
+    elif isinstance(source, SqlQuery):
+        rows = sql(source, BLOCK_CELLS)
+        for block in rows.rows(0):
+            _hash_columns(sha, block.columns)
+        sha.update(repr(rows.names).encode())
     elif isinstance(source, pd.DataFrame | pa.Table):
         table = frame_table(source) if isinstance(source, pd.DataFrame) else source
         for block in arrow(table, BLOCK_CELLS).rows(0):
@@ -175,13 +184,18 @@ def source_name(source: Source, options: Options | None = None) -> str:
 
 
 def _hash_file(sha: Any, path: Path) -> None:
+    if path.is_dir():
+        for part in sorted(p for p in path.rglob("*") if p.is_file()):
+            sha.update(str(part.relative_to(path)).encode())
+            _hash_file(sha, part)
+        return
     try:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 sha.update(block)
     except OSError as error:
         raise SourceError(
-            f"{path}: cannot be read ({error.strerror}); give the path of a CSV or Parquet file"
+            f"{path}: cannot be read ({error.strerror}); give the path of a CSV, Parquet or NetCDF file"
         ) from error
 
 
@@ -201,6 +215,10 @@ def _opened(source: Source, options: Options, block_bytes: int, cells: int) -> C
             path = Path(source)
             if path.suffix.lower() in (".parquet", ".pq"):
                 return parquet(path, cells)
+            if is_netcdf(path) or is_zarr(path):
+                return dataset(open_gridded(path, options.time_column), cells)
+            if path.is_dir():
+                raise SourceError(f"{path}: a folder, and no Zarr group; give a file, or a folder that Zarr wrote")
             return CsvFile(path, delimiter=options.delimiter, block_bytes=block_bytes)
         case pd.DataFrame():
             return arrow(frame_table(source), cells)
@@ -208,13 +226,15 @@ def _opened(source: Source, options: Options, block_bytes: int, cells: int) -> C
             return arrow(source, cells)
         case xr.Dataset():
             return dataset(source, cells)
+        case SqlQuery():
+            return sql(source, cells)
     raise _no_source(source)
 
 
 def _no_source(source: object) -> SourceError:
     return SourceError(
-        f"cannot import a {type(source).__name__}; allowed: path of a CSV or Parquet file, DataFrame,"
-        " Arrow table, Dataset"
+        f"cannot import a {type(source).__name__}; allowed: path of a CSV, Parquet or NetCDF file"
+        " or a Zarr folder, DataFrame, Arrow table, Dataset, SqlQuery"
     )
 
 

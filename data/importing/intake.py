@@ -26,7 +26,7 @@ from penstock.data.importing.source_tags import IGNORED, UNKNOWN, SourceTags
 from penstock.data.importing.time_text import Times, read_times
 from penstock.data.plant import Plant
 from penstock.data.registry import Registry
-from penstock.errors import SourceError
+from penstock.errors import SourceError, nearest
 
 TIME_COLUMNS = ("time", "timestamp", "datetime", "date_time", "date", "ts")
 REPEATED = "the header, repeated"
@@ -123,7 +123,12 @@ class Intake:
         for name in TIME_COLUMNS if wanted is None else ():
             if name in lower:
                 return lower.index(name)
-        raise SourceError(f"no time column {wanted or 'among'} {', '.join(self.names[:12])}; name it with time_column")
+        told = ", ".join(self.names[:12]) + (", ..." if len(self.names) > 12 else "")
+        if wanted is None:
+            raise SourceError(f"no column called time, timestamp or date among {told}; name it with time_column")
+        near = nearest(wanted, self.names) or next((n for n in self.names if wanted.casefold() in n.casefold()), None)
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise SourceError(f"no time column {wanted!r} among {told}{hint}")
 
     def _long_columns(self) -> tuple[int, int, int | None] | None:
         """Positions of tag, value, quality in a long source; None for a wide one."""

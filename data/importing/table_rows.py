@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xarray as xr
 
+from penstock.data.frame import BAD
+from penstock.data.grid import STATUS
 from penstock.data.importing.csv_rows import Rows
 from penstock.data.importing.rejects import Rejects
 from penstock.errors import SourceError
@@ -25,8 +27,8 @@ class Table:
 
     header_line = 0
 
-    def __init__(self, names: tuple[str, ...], total: int, batches: Batches, *, cells: int) -> None:
-        """`cells` bounds rows x columns of a block."""
+    def __init__(self, names: tuple[str, ...], total: int | None, batches: Batches, *, cells: int) -> None:
+        """`cells` bounds rows x columns of a block; `total` is None where the number of rows is not known."""
         self.names = names
         self.total = total
         self._batches = batches
@@ -60,7 +62,7 @@ def parquet(path: Path, cells: int) -> Table:
 
     def batches(rows: int) -> Iterator[list[Any]]:
         for batch in file.iter_batches(batch_size=rows):
-            yield [_plain(column) for column in batch.columns]
+            yield [plain(column) for column in batch.columns]
 
     return Table(tuple(file.schema_arrow.names), file.metadata.num_rows, batches, cells=cells)
 
@@ -71,7 +73,7 @@ def arrow(table: Any, cells: int) -> Table:
     def batches(rows: int) -> Iterator[list[Any]]:
         for start in range(0, table.num_rows, rows):
             part = table.slice(start, rows)
-            yield [_plain(_one(column)) for column in part.columns]
+            yield [plain(_one(column)) for column in part.columns]
 
     return Table(tuple(table.column_names), table.num_rows, batches, cells=cells)
 
@@ -81,11 +83,11 @@ def _one(column: Any) -> Any:
     return pa.concat_arrays(joined.chunks) if isinstance(joined, pa.ChunkedArray) else joined
 
 
-def _plain(column: Any) -> Any:
+def plain(column: Any) -> Any:
     """Text as `string`, whatever its Arrow encoding."""
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return _plain(column.dictionary_decode())
+        return plain(column.dictionary_decode())
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return column.cast(pa.string())
     return pa.nulls(len(column), pa.string()) if pa.types.is_null(kind) else column
@@ -111,7 +113,8 @@ def dataset(source: xr.Dataset, cells: int) -> Table:
     """A Dataset: variables over `time` (a tag each) or over (`time`, one more dimension whose labels are tags).
 
     Times are UTC, as xarray has no time zones. Lazy variables are computed
-    block by block. Raises SourceError when a variable has other dimensions.
+    block by block. What others name as `ancillary_variables` is no tag; where that is a quality which says
+    bad, the value is left out. Raises SourceError when a variable has other dimensions.
     """
     if "time" not in source.coords:
         raise SourceError("Dataset: no coordinate `time`; rename the time coordinate to it")
@@ -119,7 +122,7 @@ def dataset(source: xr.Dataset, cells: int) -> Table:
 
     def batches(rows: int) -> Iterator[list[Any]]:
         for start in range(0, source.sizes["time"], rows):
-            part = source.isel(time=slice(start, start + rows)).load()
+            part = _withheld(source.isel(time=slice(start, start + rows)).load())
             times = pa.array(part["time"].values.astype("datetime64[ns]"), pa.timestamp("ns")).cast(
                 pa.timestamp("ns", "UTC")
             )
@@ -131,7 +134,10 @@ def dataset(source: xr.Dataset, cells: int) -> Table:
 def _variables(source: xr.Dataset) -> tuple[list[str], list[Callable[[xr.Dataset], Any]]]:
     names: list[str] = []
     readers: list[Callable[[xr.Dataset], Any]] = []
+    beside = _ancillary(source)
     for key, variable in source.data_vars.items():
+        if str(key) in beside:
+            continue
         if variable.dims == ("time",):
             names.append(str(key))
             readers.append(lambda part, key=key: part[key].values)  # type: ignore[misc]
@@ -146,3 +152,17 @@ def _variables(source: xr.Dataset) -> tuple[list[str], list[Callable[[xr.Dataset
                 " drop the others"
             )
     return names, readers
+
+
+def _ancillary(source: xr.Dataset) -> set[str]:
+    """Variables that only say something about others (CF): quality and offset of an archive are no tags."""
+    return {name for one in source.data_vars.values() for name in str(one.attrs.get("ancillary_variables", "")).split()}
+
+
+def _withheld(part: xr.Dataset) -> xr.Dataset:
+    """Values that their quality variable calls bad are no readings: they must not come back as good ones."""
+    for key, variable in part.data_vars.items():
+        for name in str(variable.attrs.get("ancillary_variables", "")).split():
+            if name in part and "bad" in str(part[name].attrs.get("flag_meanings", "")).split():
+                part = part.assign({key: variable.where((part[name] & STATUS) < BAD)})
+    return part

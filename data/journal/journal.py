@@ -167,11 +167,17 @@ class Journal:
 
     def _folded(self, upto: int) -> Fold:
         with self._log.mutex:
-            fold = self._fold
-            if fold is None or fold.sequence < self.first:
-                fold = self._checkpoint()
-            self._fold = _fold_on(fold, self._log, upto)
-            return self._fold
+            while True:
+                first, fold = self.first, self._fold
+                if fold is None or fold.sequence < first:
+                    fold = self._checkpoint()
+                try:
+                    self._fold = _fold_on(fold, self._log, upto)
+                except JournalError:
+                    if self.first == first:
+                        raise
+                    continue  # another process trimmed meanwhile: what went is in its checkpoint
+                return self._fold
 
 
 def _fold_on(fold: Fold, log: Log, upto: int) -> Fold:

@@ -80,7 +80,9 @@ class Log:
             )  # fmt: skip
         oldest = max(tail.oldest, stamps[0])
         self.set_tail(replace(tail, oldest=oldest, first=self.segment(oldest).first))
-        files.retire(self.folder, [s for s in stamps if s < oldest], self.segment_bytes)
+        old = [s for s in stamps if s < oldest]
+        if old:  # only then: a reader of another segment size would delete the writer's spares
+            files.retire(self.folder, old, self.segment_bytes)
         self.recover()
 
     def recover(self) -> Tail:
@@ -108,6 +110,7 @@ class Log:
         following = Segment(path, stamp)
         if (following.first, following.chain) == (tail.sequence, tail.chain):
             return True
+        self._segments.pop(stamp, None)  # another file may get this stamp
         files.retire(self.folder, [stamp], self.segment_bytes)
         return False
 
@@ -122,10 +125,19 @@ class Log:
             return self._write(groups, tail)
         except OSError:
             with suppress(OSError):  # the disk may refuse this as well; the first error tells more
-                fd = self._descriptor(tail.newest)
-                files.write(fd, [bytes(HEADER.size)], tail.at)
-                os.fdatasync(fd)
+                self._undo(tail)
             raise
+
+    def _undo(self, tail: Tail) -> None:
+        """Leave nothing behind `tail`: the segments begun there go first, as one may begin exactly at `tail`."""
+        begun = [s for s in files.stamps(self.folder) if s > tail.newest]
+        for stamp in begun:
+            self._segments.pop(stamp, None)
+        if begun:
+            files.retire(self.folder, begun, self.segment_bytes)
+        fd, size = self._descriptor(tail.newest), len(self.segment(tail.newest).raw)
+        files.write(fd, [bytes(min(HEADER.size, size - tail.at))], tail.at)  # never longer than it was made
+        os.fdatasync(fd)
 
     def _write(self, groups: Sequence[Sequence[Draft]], tail: Tail) -> Tail:
         buffers: list[Buffer] = []

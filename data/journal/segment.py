@@ -153,6 +153,9 @@ def preallocate(path: Path, size: int) -> Path:
         for at in range(0, size, len(BLOCK)):
             os.pwrite(fd, BLOCK[: size - at], at)
         os.fsync(fd)
+    except OSError:
+        fresh.unlink(missing_ok=True)  # a full disk gets its space back
+        raise
     finally:
         os.close(fd)
     fresh.rename(path)

@@ -25,6 +25,7 @@ import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
 from penstock.data.plant import HOUR_NS
+from penstock.data.simulator_station import NAME as SIMULATED
 from penstock.errors import SourceError, nearest
 
 GAS_TURBINE_URL = "https://archive.ics.uci.edu/static/public/551/gas+turbine+co+and+nox+emission+data+set.zip"
@@ -60,13 +61,13 @@ class Year:
 
 def builtin_plants() -> list[str]:
     """Names of the plants that come with penstock."""
-    return sorted(path.stem for path in _plants().glob("*.toml"))
+    return sorted([*(path.stem for path in _plants().glob("*.toml")), SIMULATED])
 
 
 def plant_path(name: str) -> Path:
-    """plant.toml of a built-in plant. Raises SourceError with the nearest known name."""
+    """plant.toml of a built-in plant with recorded data. Raises SourceError with the nearest known name."""
     path = _plants() / f"{name}.toml"
-    if name not in builtin_plants():
+    if name == SIMULATED or name not in builtin_plants():
         near = nearest(name, builtin_plants())
         hint = f" Did you mean {near!r}?" if near else ""
         raise SourceError(f"no built-in plant {name!r}; there are: {', '.join(builtin_plants())}.{hint}")
@@ -108,7 +109,7 @@ def gas_turbine_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
     Raises SourceError that says where was looked and what to do.
     """
-    places = _places(environ)
+    places = places_of("gas_turbine", environ)
     for place in places:
         if any(place.glob("gt_*.csv")):
             return place
@@ -124,13 +125,13 @@ def gas_turbine_folder(environ: Mapping[str, str] = os.environ) -> Path:
     return cache
 
 
-def _places(environ: Mapping[str, str]) -> list[Path]:
-    """Where the data may lie, in order; the cache is the last."""
+def places_of(folder: str, environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """Where a data set's `folder` may lie, in order; the user's cache is the last."""
     roots = [Path(environ["PENSTOCK_DATASETS"])] if environ.get("PENSTOCK_DATASETS") else []
     for start in (Path.cwd(), Path(__file__).resolve().parent):
         roots += [up / "shared" / "data" for up in (start, *start.parents)]
     cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock"
-    return [root / "gas_turbine" for root in dict.fromkeys((*roots, cache))]
+    return [root / folder for root in dict.fromkeys((*roots, cache))]
 
 
 def _download(folder: Path) -> None:

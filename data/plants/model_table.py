@@ -124,7 +124,8 @@ def _inputs(table: Table, scope: Scope, targets: tuple[str, ...], past_target: b
     patterns = table.texts("inputs", required=not past_target)
     for pattern in patterns:
         bare = pattern.removeprefix("!")
-        if not is_glob(bare):
+        many = is_glob(bare, scope.names)
+        if not many:
             found = list(_known(table, "inputs", (bare,), scope))
         elif not (found := scope.names.matching(bare)):
             near = near_name(bare.strip("*"), scope.names.sorted)
@@ -132,7 +133,7 @@ def _inputs(table: Table, scope: Scope, targets: tuple[str, ...], past_target: b
         if bare != pattern:
             for name in found:
                 chosen.pop(name, None)
-        elif is_glob(bare):
+        elif many:
             chosen.update(dict.fromkeys(n for n in found if not scope.feeds(n, targets)))
         else:
             _refuse_leaks(table, scope, found, targets)
@@ -181,7 +182,7 @@ def _prepare(
     exact: dict[str, tuple[PrepareStep, ...]] = {}
     for pattern in steps.names():
         parsed = _steps(steps, pattern, scope.period_ns)
-        if is_glob(pattern):
+        if is_glob(pattern, scope.names):
             globs.update(dict.fromkeys(matching(pattern, inputs), parsed))
         elif pattern in inputs or pattern in past:
             exact[pattern] = parsed

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from penstock.data.durations import DURATION
 from penstock.data.expressions import names as names_in
-from penstock.data.plant import ModelSpec, Plant, Tag
+from penstock.data.plant import MODEL_NAME, ModelSpec, Plant, Tag, usable_name
 from penstock.data.plants.model_table import Scope, read_model
 from penstock.data.plants.tables import Mistakes, Table, dotted, near_name, shown
 from penstock.data.plants.tag_file import read_tag_file
@@ -213,6 +213,8 @@ def _models(root: Table, assets: Assets, scope: Scope) -> dict[str, ModelSpec]:
             over = overrides.sub(name).layers if name in overrides else ()
             used.update([name] if over else [])
             filled = [(p, cast(dict[str, object], substituted(d, asset, unit))) for p, d in (*layers, *over)]
+            if not usable_name(name):  # it becomes a folder, and a model on Triton
+                root.mistakes.add(dotted("model", template), f'the name "{name}"', MODEL_NAME)
             if name in models:
                 root.mistakes.add(dotted("model", template), f'a second model "{name}"', "each name once")
             models[name] = read_model(name, Table(filled, root.mistakes), scope)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from fnmatch import translate
 
 _RANGE = re.compile(r"(\D*)(\d+)\.\.(\D*)(\d+)", re.ASCII)
@@ -36,9 +36,9 @@ def substituted(value: object, asset: str, name: str) -> object:
     return value
 
 
-def is_glob(text: str) -> bool:
-    """Whether the text has a wildcard."""
-    return _GLOB.search(text) is not None
+def is_glob(text: str, known: Container[str] = ()) -> bool:
+    """Whether the text has a wildcard, and is not itself one of the `known` names: units stand in [brackets]."""
+    return _GLOB.search(text) is not None and text not in known
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
@@ -54,7 +54,7 @@ class Names:
         self.position = {name: i for i, name in enumerate(names)}
         self.sorted = sorted(self.position)
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self.position
 
     def matching(self, pattern: str) -> list[str]:

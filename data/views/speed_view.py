@@ -117,6 +117,16 @@ class SpeedView:
         """Journal sequence that closed the newest tick published; None where nothing was."""
         return self._newest("position")
 
+    def newest(self) -> Spoken | None:
+        """All that was said at the newest tick; None where nothing was."""
+        with self._translated():
+            row = self._connection.execute(
+                'SELECT tick, members, "values", versions, reasons, filled, hashes, position FROM said '
+                "JOIN layouts ON layouts.id = layout WHERE fleet = ? ORDER BY tick DESC LIMIT 1",
+                (self._fleet,),
+            ).fetchone()
+        return None if row is None else _spoken(row)
+
     def count(self) -> tuple[int, int]:
         """(ticks, predictions) ever said; withheld predictions are not among them."""
         with self._translated():
@@ -187,6 +197,20 @@ class SpeedView:
             yield
         except sqlite3.Error as error:
             raise SiteError(f"{self._path}: the speed view cannot be used: {error}; check disk and file") from error
+
+
+def _spoken(row: tuple[Any, ...]) -> Spoken:
+    """A row as `newest` selects it."""
+    return Spoken(
+        tick=int(row[0]),
+        members=tuple((str(name), int(outputs)) for name, outputs in json.loads(row[1])),
+        values=np.frombuffer(row[2], "<f4"),
+        versions=np.frombuffer(row[3], "<i4"),
+        reasons=np.frombuffer(row[4], "u1"),
+        filled=np.frombuffer(row[5], "u1").astype(bool),
+        hashes=np.frombuffer(row[6], "<u8"),
+        position=int(row[7]),
+    )
 
 
 def _place(members: Sequence[tuple[str, int]], model: str) -> tuple[int, int, int] | None:

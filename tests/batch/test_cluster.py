@@ -15,7 +15,7 @@ import pytest
 CLOSED_S = 2.5
 """Dask's own patience with a worker is 4 s; then it warns and kills."""
 PROGRAM = """
-import sys, time
+import os, signal, sys, time
 from penstock.cluster import local_cluster
 
 def work():
@@ -33,6 +33,12 @@ if __name__ == "__main__":
             case "busy":
                 future = client.submit(time.sleep, 600)
                 time.sleep(0.5)
+            case "interrupted":
+                future = client.submit(time.sleep, 1)
+                time.sleep(0.5)
+                for pid in client.run(os.getpid).values():
+                    os.kill(pid, signal.SIGINT)
+                print(future.result() is None, len(client.scheduler_info()["workers"]))
             case "wait":
                 print("up", flush=True)
                 time.sleep(600)
@@ -48,7 +54,7 @@ def program(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("what", ["work", "busy"])
+@pytest.mark.parametrize("what", ["work", "busy", "interrupted"])
 def test_workers_end_at_once_and_say_nothing(program: Path, what: str) -> None:
     run = subprocess.run([sys.executable, str(program), what], capture_output=True, text=True, timeout=180, check=True)
     assert run.stderr == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import zipfile
 from pathlib import Path
@@ -9,7 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from penstock.data.plant import PrepareStep
 from penstock.data.plants import datasets
+from penstock.data.plants.hydraulic_rig import FILE, SENSORS, hydraulic_rig, hydraulic_rig_file
+from penstock.data.plants.plant_file import load_plant
+from penstock.data.plants.spans import Span, parse_span
 from penstock.errors import SourceError
 
 ROWS = {2011: 7411, 2012: 7628, 2013: 7152, 2014: 7158, 2015: 7384}
@@ -71,6 +76,56 @@ def test_unpacked_files_are_checked_by_their_sha256(tmp_path: Path) -> None:
 
 
 def test_unknown_plants_tell_the_nearest() -> None:
-    assert datasets.builtin_plants() == ["gas-turbine"]
+    assert datasets.builtin_plants() == ["gas-turbine", "hydraulic-rig", "simulated"]
     with pytest.raises(SourceError, match="Did you mean 'gas-turbine'"):
         datasets.plant_path("gas-turbin")
+
+
+def rig() -> Path:
+    try:
+        return hydraulic_rig_file()
+    except SourceError as error:
+        pytest.skip(str(error))
+
+
+def test_the_rig_is_one_row_a_second_and_equals_the_file() -> None:
+    plain = np.loadtxt(rig(), delimiter=",", skiprows=1 + 92_610, max_rows=5)
+    table = hydraulic_rig(parse_span("92610s..92615s", "hydraulic-rig"))
+    assert table.column_names == ["time", *SENSORS]
+    np.testing.assert_array_equal(np.column_stack([table[n].to_numpy() for n in SENSORS]), plain[:, 1:18])
+    start = np.datetime64("2015-01-02T01:43:30", "ns")
+    np.testing.assert_array_equal(table["time"].to_numpy(), start + np.arange(5) * np.timedelta64(1, "s"))
+    assert hydraulic_rig(parse_span("", "hydraulic-rig")).num_rows == 132_300
+
+
+def test_the_rigs_plant_has_its_sensors_and_no_input_that_holds_the_answer() -> None:
+    plant = load_plant(datasets.plant_path("hydraulic-rig"))
+    assert tuple(plant.tags) == SENSORS
+    told = plant.models["eps1"].prepare["SE"]  # computed from EPS1: that of the same second would tell the answer
+    assert told[0] == PrepareStep(name="lag", span_ns=10**9)
+    ranges = {name: tag.range for name, tag in plant.tags.items()}
+    table = hydraulic_rig(parse_span("", "hydraulic-rig"), rig())
+    for name in SENSORS:
+        low, high = ranges[name] or (0.0, 0.0)
+        column = table[name].to_numpy()
+        assert low <= column.min() <= column.max() <= high, name
+
+
+def test_a_rig_that_is_not_there_says_where_to_put_it(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="holds no row of that span"):
+        hydraulic_rig(parse_span("40h..41h", "hydraulic-rig"), rig())
+    (tmp_path / "hydraulic_rig").mkdir()
+    other = tmp_path / "hydraulic_rig" / FILE
+    other.write_bytes(gzip.compress(b"t_s,PS1\n0,1\n"))
+    assert hydraulic_rig_file({"PENSTOCK_DATASETS": str(tmp_path)}) == other
+    with pytest.raises(SourceError, match="not the rig's one-second means"):
+        hydraulic_rig(parse_span("", "hydraulic-rig"), other)
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last"),
+    [("", 0, None), ("60d", 0, 60), ("60d..90d", 60, 90), ("60d..", 60, None), ("..2d", 0, 2)],
+)
+def test_spans(text: str, first: int, last: int | None) -> None:
+    day = 86_400 * 10**9
+    assert parse_span(text, "x") == Span(first_ns=first * day, last_ns=None if last is None else last * day)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
+import resource
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +15,9 @@ import pytest
 
 from penstock.data.frame import Frame
 from penstock.data.journal import ClockDecision, Entry, Journal, Kind, Record, Totals
+from penstock.data.journal import journal as journal_module
+from penstock.data.journal.files import Fold, read_checkpoint
+from penstock.data.journal.record_format import drafts
 from penstock.data.journal.segment import HEAD, name_of
 from penstock.errors import JournalCorrupt, JournalError
 
@@ -244,3 +250,87 @@ def test_a_closed_journal_says_so(tmp_path: Path) -> None:
     journal.close()
     with pytest.raises(JournalError, match="was closed"):
         _ = journal.tail
+
+
+def fill(journal: Journal) -> None:
+    """The first segment, so that the next entry begins another one."""
+    for number in range(journal.largest // sum(d.size for d in drafts(entry(0)))):
+        journal.append([entry(number)])
+    assert not (journal.folder / name_of(1)).exists()
+
+
+def test_a_write_that_failed_leaves_nothing_behind(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    segments | 0 ....... | 1: a b c |       the disk fails when segment 1 is flushed
+    a, b, c were not acknowledged: none may come back, though all of them lie whole in the page cache
+    """
+    fill(journal)
+    stop, flushes, real = journal.tail, [0], os.fdatasync
+
+    def failing(fd: int) -> None:
+        flushes[0] += 1
+        if flushes[0] == 3:  # segment 0, the header of segment 1, what was written there
+            raise OSError(errno.EIO, "Input/output error")
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", failing)
+    with pytest.raises(JournalError, match="nothing was acknowledged"):
+        journal.append([entry(1000 + n) for n in range(8)])
+    assert flushes[0] > 3
+    monkeypatch.undo()
+    other = Journal.open(journal.folder, segment_bytes=SMALL)
+    assert (journal.tail, other.tail) == (stop, stop)
+    again = [entry(2000 + n) for n in range(40)]
+    assert journal.append(again) == range(stop, stop + 40)
+    for one in (journal, other):
+        assert numbers(one.read(stop, stop + 40, shard=0)) == list(range(2000, 2040))
+        assert one.totals()["s"].rejected == stop + 40
+    assert {p.stat().st_size for p in journal.folder.glob("*.seg")} == {SMALL}
+    other.close()
+
+
+def test_a_full_disk_gets_its_space_back(journal: Journal) -> None:
+    """A segment that the disk has no room for is not left half-made; the journal goes on when there is room."""
+    fill(journal)
+    stop = journal.tail
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL // 2, hard))
+    try:
+        with pytest.raises(JournalError, match="free the disk"):
+            journal.append([entry(n) for n in range(60)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(journal.folder.glob("fresh-*"))
+    assert journal.tail == stop
+    assert journal.append([entry(n) for n in range(60)]) == range(stop, stop + 60)
+
+
+def test_totals_are_found_while_another_process_trims(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal.append([entry(n) for n in range(200)])
+    other = Journal.open(journal.folder, segment_bytes=SMALL)
+    trims = iter([80, 160])
+
+    def then_trimmed(path: Path) -> Fold:
+        fold = read_checkpoint(path)
+        monkeypatch.setattr(journal_module, "read_checkpoint", read_checkpoint)
+        if (below := next(trims, None)) is not None:
+            other.trim(below)
+            monkeypatch.setattr(journal_module, "read_checkpoint", then_trimmed)
+        return fold
+
+    monkeypatch.setattr(journal_module, "read_checkpoint", then_trimmed)
+    reader = Journal.open(journal.folder, segment_bytes=SMALL)
+    assert reader.totals()["s"] == Totals(accepted=6 * 200, rejected=200)
+    assert reader.offsets() == {"s": 199}
+    assert journal.first > 80
+    reader.close()
+    other.close()
+
+
+def test_a_reader_of_another_segment_size_leaves_the_spares(journal: Journal) -> None:
+    journal.append([entry(n) for n in range(200)])
+    journal.trim(150)
+    spares = sorted(journal.folder.glob("spare-*"))
+    assert spares
+    Journal.open(journal.folder, segment_bytes=4 * SMALL).close()
+    assert sorted(journal.folder.glob("spare-*")) == spares

@@ -170,6 +170,23 @@ def test_globs_keep_order_and_never_feed_the_target(tmp_path: Path) -> None:
     assert "derived from the target" in mistake.found
 
 
+def test_a_tag_with_its_unit_in_brackets_is_no_glob(tmp_path: Path) -> None:
+    text = '[tags]\n"O2 [mg/l]" = {}\n"O2 m" = {}\nY = {}\n'
+    model = '[model.m]\ntarget = "Y"\ninputs = ["O2 [mg/l]"]\nwindow = "60s"\nprepare = { "O2 [mg/l]" = ["log"] }\n'
+    read = load_plant(plant_file(tmp_path, HEAD + text + model)).model("m")
+    assert read.inputs == ("O2 [mg/l]",)
+    assert [step.name for step in read.prepare["O2 [mg/l]"]] == ["log"]
+    taken = model.replace('["O2 [mg/l]"]', '["O2*", "!O2 [mg/l]"]').replace('O2 [mg/l]" = [', 'O2*" = [')
+    assert load_plant(plant_file(tmp_path, HEAD + text + taken)).model("m").inputs == ("O2 m",)
+
+
+@pytest.mark.parametrize("name", ["two words", "engine", "-m", "größe"])
+def test_a_model_name_that_triton_cannot_have_is_told_here(tmp_path: Path, name: str) -> None:
+    mistake = one_mistake(tmp_path, HEAD + TAGS + MODEL.replace("[model.m]", f'[model."{name}"]'))
+    assert name in mistake.found
+    assert "letters, digits" in mistake.allowed
+
+
 def test_exact_preparation_beats_globs(tmp_path: Path) -> None:
     model = MODEL.replace('["A"]', '["A", "B", "C"]') + 'prepare = { B = ["lag 20s", "log"], "*" = ["difference"] }\n'
     prepare = load_plant(plant_file(tmp_path, HEAD + TAGS + model)).model("m").prepare

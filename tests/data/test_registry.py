@@ -34,6 +34,21 @@ def test_ids_are_appended_in_order_and_stay(tmp_path: Path) -> None:
         assert again.ids(["C"]).dtype == "int32"
 
 
+def test_what_another_registers_is_seen_at_the_next_look(tmp_path: Path) -> None:
+    one, other = (Registry.open(tmp_path / "tags.sqlite") for _ in range(2))
+    for number in range(5):
+        other.register([tag(f"T{number}")])
+        one.refresh()
+        assert one.names() == [f"T{i}" for i in range(number + 1)]
+        one.refresh()
+    other.register([tag("new", "T4")])  # as many tags as before
+    one.refresh()
+    assert one.names()[4] == "new"
+    one.register([tag("mine")])
+    other.refresh()
+    assert other.lookup() == one.lookup()
+
+
 def test_a_renamed_tag_keeps_its_id_and_old_name(tmp_path: Path) -> None:
     registry = Registry.open(tmp_path / "tags.sqlite")
     registry.register([tag("A"), tag("B")])

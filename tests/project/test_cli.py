@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from penstock.cli import app
 from penstock.screen import models_table
+from penstock.standing import next_for
 
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 
@@ -65,6 +66,61 @@ def test_a_folder_that_is_no_site_says_what_to_do(tmp_path: Path) -> None:
     run = penstock("models", "-s", str(tmp_path))
     assert run.returncode == 1
     assert "penstock init" in run.stderr
+
+
+PLANT = """
+[plant]
+name = "works"
+period = "1min"
+timezone = "Europe/Berlin"
+[tags]
+"O2 [mg/l]" = { unit = "mg/l" }
+Flow = {}
+[model.o2]
+target = "O2 [mg/l]"
+inputs = ["Flow"]
+window = "3min"
+"""
+CSV = "Zeit (lokal);O2 [mg/l];Flow\n01.03.2025 10:00;1,5;7\n01.03.2025 10:01;2,5;8\n"
+HOW = ("--time-column", "Zeit (lokal)", "--time-format", "%d.%m.%Y %H:%M", "--decimal", ",")
+
+
+@pytest.fixture
+def works(tmp_path: Path) -> Path:
+    """A folder with a site, and a file as a German historian writes it."""
+    (tmp_path / "plant.toml").write_text(PLANT)
+    (tmp_path / "h.csv").write_text(CSV)
+    assert penstock("init", "site", "--plant", "plant.toml", cwd=tmp_path).returncode == 0
+    return tmp_path
+
+
+def test_semicolons_decimal_commas_and_units_in_brackets(works: Path) -> None:
+    run = penstock("import", "h.csv", "-s", "site", *HOW, "--json", cwd=works)
+    assert (run.returncode, json.loads(run.stdout)["accepted"]) == (0, 4), run.stderr
+    shown = penstock("tags", "O2 [mg/l]", "-s", "site", cwd=works).stdout.splitlines()
+    assert len(shown) == 2
+    assert "O2 [mg/l]  mg/l  2.5    2025-03-01T10:01:00+01:00" in shown[1]
+
+
+def test_what_was_never_trained_is_not_to_be_deployed() -> None:
+    assert next_for(["a", "b"], ["b"]) == "penstock train a; penstock deploy b"
+    assert next_for(["b"], ["b"]) == "penstock deploy b"
+    assert next_for([], ["b"]) == ""
+
+
+def test_an_import_that_takes_nothing_is_no_success(works: Path) -> None:
+    run = penstock("import", "h.csv", "-s", "site", "--time-column", "Zeit (lokal)", cwd=works)
+    assert run.returncode == 1
+    assert "rejects" in run.stderr
+    run = penstock("import", "h.csv", "-s", "site", "--time-column", "Zeit", cwd=works)
+    assert "did you mean 'Zeit (lokal)'?" in run.stderr
+
+
+def test_a_replay_of_nothing_starts_nothing(works: Path) -> None:
+    run = penstock("stream", "-s", "site", "--replay", "no.csv", cwd=works)
+    assert (run.returncode, len(run.stderr.splitlines())) == (1, 1)
+    assert "no.csv: no such file" in run.stderr
+    assert not (works / "site" / "triton" / "triton.log").exists()
 
 
 def test_models_shows_the_figures_of_every_target() -> None:

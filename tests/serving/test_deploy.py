@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -143,6 +145,29 @@ def test_score_sees_a_new_version_at_the_next_tick_and_a_freed_slot_at_once(depl
     assert np.isnan(said.values).all()
     assert said.values.shape == (2, 1)
     assert score.members() == ()
+
+
+def test_score_gives_no_answer_of_a_version_that_wants_other_windows(deployer, pool, make_artifact):
+    """
+    slot 0 | s@1 listed ....... | freed | s@3, other windows of the same shape
+    ask    |             cut for s@1 .......^ the slot answers, under the right name
+    """
+    from penstock.data.scoring import Ask
+
+    artifacts = [make_artifact("reused", seed=i) for i in range(3)]
+    deployer.deploy(artifacts[0])
+    score = Score(pool)
+    (listed,) = score.members()
+    for a in artifacts[1:]:
+        deployer.deploy(a)
+    assert deployer.members()[0].slot == listed.slot
+    windows = artifacts[2].golden.windows[:2]
+    (said,) = score.score([Ask(member=listed, windows=windows)])
+    assert said.version == artifacts[2].version, "its windows are cut the same way"
+    other = replace(listed, spec=replace(listed.spec, horizon=listed.spec.horizon + 1))
+    (said,) = score.score([Ask(member=other, windows=windows)])
+    assert said.version == -1
+    assert np.isnan(said.values).all()
 
 
 def test_a_stock_client_needs_only_the_address(deployer, triton, make_artifact):

@@ -19,17 +19,21 @@ import small_site as small
 from penstock.cluster import local_cluster
 from penstock.data.archive import Archive
 from penstock.data.archive.retention import Retention
+from penstock.data.frame import Frame
 from penstock.data.grid import Cells
 from penstock.data.journal import Entry, Journal
+from penstock.data.layout import Layout
 from penstock.data.quality import Rules, assess
 from penstock.data.scoring import Member
 from penstock.data.views.speed_view import SpeedView
 from penstock.data.windows import Reason, answers_at, cut, prepare, window_hash
 from penstock.errors import ArchiveError, SiteError, SourceError, Unavailable
+from penstock.speed import following
 from penstock.speed.clock import SourceClock
 from penstock.speed.service import Service, Setup
 from penstock.speed.sources.replay import Replay
 from penstock.speed.status import Report, read_status
+from penstock.speed.upkeep import Upkeep
 
 TICKS = 300
 SEED = 11
@@ -187,6 +191,45 @@ def test_an_import_in_the_middle_is_followed(scheduler: str, tmp_path: Path) -> 
     assert (report.ticks, report.late) == (TICKS, len(history))
     assert_said(tmp_path, since=60)
     assert Archive.open(tmp_path / "archive").span()[0] == -50
+
+
+def test_a_shard_that_the_others_wait_for_is_never_held(
+    scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No room for waiting rows at all: each shard still goes as far as the next tick, or nothing would ever be said."""
+    monkeypatch.setattr(following, "BACKLOG_VALUES", -1)
+
+    async def main() -> Report:
+        return await asyncio.wait_for(Service(setup(tmp_path, scheduler, small.Means())).run(), 30)
+
+    assert asyncio.run(main()).ticks == TICKS
+    assert_said(tmp_path)
+
+
+def test_tags_registered_while_the_archiver_begins_wait_for_the_next_time(tmp_path: Path) -> None:
+    """Another process registers a tag and appends its readings between the look at the tags and the drain."""
+    journal, archive = small.make_site(tmp_path)
+    journal.append([Entry(source="s", source_offset=1, parts=small.LAYOUT.split(small.rows(0, 3, SEED)))])
+    wider = Layout(dtypes=["float32"] * 6, shards=2)
+    known = [small.LAYOUT, wider]
+
+    def layout() -> Layout:
+        now = known.pop(0)
+        if known:
+            row = Frame(
+                times=np.array([0]), tags=np.array([5], np.int32), values=np.array([7.0], np.float32),
+                quality=np.zeros(1, np.uint8),
+            )  # fmt: skip
+            journal.append([Entry(source="import:x", source_offset=1, parts=wider.split(row))])
+        return now
+
+    upkeep = Upkeep(replace(setup(tmp_path, "", small.Means()), layout=layout), journal)
+    asyncio.run(upkeep.at_the_end(None))
+    assert archive.head().position == 1
+    asyncio.run(upkeep.at_the_end(None))
+    assert archive.head().position == 2
+    assert archive.read(np.array([5], np.int32), 0, 1).values.tolist() == [[7.0]]
+    journal.close()
 
 
 def test_old_commits_and_read_plans_go_and_the_next_run_finds_what_it_needs(scheduler: str, tmp_path: Path) -> None:

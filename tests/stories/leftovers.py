@@ -57,6 +57,18 @@ def shared_memory() -> set[str]:
     return {name for name in names if Path("/dev/shm", name).exists()}
 
 
+def left_in_memory(before: set[str], deadline_s: float = 30.0) -> set[str]:
+    """Names under /dev/shm that are not in `before` and that nobody maps, at every look until the deadline.
+
+    What is left stays for ever; what another run of the machine makes and removes meanwhile does not.
+    """
+    until, left = time.monotonic() + deadline_s, shared_memory() - before
+    while left and time.monotonic() < until:
+        time.sleep(0.5)
+        left &= shared_memory()
+    return left
+
+
 def wait_until_gone(mark: str, deadline_s: float = 60.0) -> list[str]:
     """Processes of `mark` that are still there after the deadline."""
     until = time.monotonic() + deadline_s

@@ -99,7 +99,7 @@ def test_killed_ten_times_it_says_what_it_would_have_said(demo: Demo, tmp_path: 
 
     assert leftovers.wait_until_gone(mark) == []
     assert not [e for e in endpoints if e and leftovers.listening(e)]
-    assert leftovers.shared_memory() - before == set()
+    assert leftovers.left_in_memory(before) == set()
 
 
 def check_predictions(uninterrupted: Path, killed: Path) -> None:

@@ -1,0 +1,95 @@
+"""Commands around a site: export, compare, doctor. `cli` puts them beside its own."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+SiteFolder = Annotated[Path, typer.Option("--site", "-s", envvar="PENSTOCK_SITE", help="Folder of the site.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+Start = Annotated[str | None, typer.Option(help="Begin: 2014-01-01, or -48h before the newest.")]
+End = Annotated[str | None, typer.Option(help="End, not included.")]
+HERE = Path(".")
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="File or folder to write; it ends with .csv, .parquet or .zarr.")],
+    site: SiteFolder = HERE,
+    start: Start = None,
+    end: End = None,
+    tags: Annotated[str, typer.Option(help="Only tags with names like this.")] = "*",
+    quality: Annotated[bool, typer.Option("--quality", help="The quality of each reading too, bad ones included.")] = (
+        False
+    ),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write readings to a plain file: CSV, Parquet or Zarr, whole or not at all.
+
+    Times are UTC, the beginning of each period. Without --quality bad readings are left out.
+    Example: penstock export history.parquet --site turbine --start 2014 --tags 'T*'
+    """
+    from penstock.screen import Progress, show
+    from penstock.site import Site
+
+    with Site.open(site) as opened, Progress("export") as bar:
+        answer = opened.export(
+            path, start=start, end=end, tags=tags, quality=quality, overwrite=overwrite, progress=bar
+        )
+    show(answer, as_json)
+
+
+@app.command()
+def compare(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    candidates: Annotated[
+        list[str] | None, typer.Argument(help="NAME, NAME@VERSION, @champion, persistence, ridge; else the live one.")
+    ] = None,
+    site: SiteFolder = HERE,
+    start: Start = None,
+    end: End = None,
+    plot: Annotated[Path | None, typer.Option(help="Write bars and residuals to this HTML file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare models with each other and with baselines, only on rows where all of them answer.
+
+    Skill is 1 - RMSE / persistence's RMSE. Ridge is fitted on the first model's training span.
+    Example: penstock compare nox nox@1 @champion persistence ridge --site turbine --start 2014
+    """
+    from penstock.screen import compare_table, show
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        found = opened.compare(model, candidates or [], start=start, end=end)
+    if plot is not None:
+        found.save(plot)
+    rows = [{str(key): value for key, value in row.items()} for row in found.table.to_dict(orient="records")]
+    times = {"start": str(found.times[0]), "end": str(found.times[-1])}
+    units = dict(zip(found.targets, found.units, strict=True))
+    show({"model": model, "n": len(found.truth), **times, "rows": rows}, as_json, compare_table(rows, units))
+
+
+@app.command()
+def doctor(
+    folder: Annotated[Path | None, typer.Argument(help="A site's folder; else this one, where it is a site.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Look at this machine and a site: what is wrong, and what to do. Changes nothing; exit code 1 where it is wrong.
+
+    Example: penstock doctor turbine
+    """
+    from penstock.doctor import examine
+    from penstock.screen import doctor_table, show
+
+    place = folder or (HERE if (HERE / "site.json").exists() else None)
+    findings = [asdict(finding) for finding in examine(place)]
+    wrong = sum(finding["state"] == "wrong" for finding in findings)
+    show({"findings": findings, "wrong": wrong}, as_json, doctor_table(findings))
+    if wrong:
+        raise typer.Exit(1)

@@ -1,0 +1,201 @@
+"""A site's answers to what the pages ask (`serving/questions.py`), and the page command's body.
+
+Only files are read: the page runs beside a stream or alone, and starts no process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from penstock import answers
+from penstock.data.block import FILLED, Flag
+from penstock.data.history import cells_now
+from penstock.data.quality import assess
+from penstock.data.rules import Rules
+from penstock.data.views.speed_view import Spoken
+from penstock.data.windows import Reason, WindowSpec
+from penstock.errors import ModelError
+from penstock.serving.buckets import any_in, bucket_ticks, extremes
+from penstock.serving.questions import Choice, Entry, Face, Questions, Standing, Stretch, Trace
+from penstock.speed.process import occupied
+from penstock.speed.status import read_status
+
+if TYPE_CHECKING:
+    from penstock.site import Site
+
+TICKS_AT_ONCE = 1 << 20
+"""A long span is read in blocks of about so many ticks: memory stays small, whatever its length."""
+
+
+def serve(site: Site, *, port: int, ready: Callable[[str], None]) -> None:
+    """Show the site on this machine's `port` (0: a free one) until SIGINT or SIGTERM; `ready` is told the address."""
+    from penstock.serving import pages  # panel takes a second to import
+
+    pages.serve(questions(site), port=port, ready=ready)
+
+
+def questions(site: Site) -> Questions:
+    """The functions that the pages are given."""
+    cards: dict[tuple[str, int], str] = {}
+    return Questions(
+        face=_face(site),
+        trace=partial(_trace, site),
+        standing=partial(_standing, site),
+        sheet=partial(_sheet, site, cards),
+        stretch=partial(_stretch, site),
+        span=partial(_span, site),
+    )
+
+
+def _face(site: Site) -> Face:
+    plant = site.plant
+    choices = [
+        Choice(label=name if len(model.targets) == 1 else f"{name}: {target}", model=name, column=k, target=target,
+               unit=plant.tags[target].unit)
+        for name, model in plant.models.items()
+        for k, target in enumerate(model.targets)
+    ]  # fmt: skip
+    tags = [(tag.name, tag.unit) for tag in plant.tags.values() if tag.expr is None]
+    return Face(
+        plant=plant.name, zone=plant.timezone, replay=plant.clock == "replay", period_s=plant.period_ns / 1e9,
+        choices=tuple(choices), tags=tuple(tags),
+    )  # fmt: skip
+
+
+def _newest(site: Site) -> Spoken | None:
+    """The newest row of the speed view."""
+    view = site.desk().speed()
+    if view is None:
+        return None
+    try:
+        return view.newest()
+    finally:
+        view.close()
+
+
+def _trace(site: Site, model: str, rows: int) -> Trace:
+    desk, spec = site.desk(), WindowSpec.of(site.plant.model(model), site.plant)
+    newest = _newest(site)
+    last = (newest.tick if newest else -1) + spec.horizon + 1
+    told = answers.query(desk, model, spec, last - rows * spec.every, last, strict=False)
+    times = told["time"].to_numpy().astype("datetime64[ns]").astype(np.int64)
+    made = (times - desk.grid.origin_ns) // desk.grid.period_ns - spec.horizon
+    heard = np.flatnonzero(told["layer"].to_numpy() != "")
+    begin = int(heard[0]) if newest is not None and len(heard) else len(made)  # before the first answer lies nothing
+    known = answers.persistence(desk, spec, made[begin:]) if begin < len(made) else np.zeros((0, len(spec.targets)))
+    flags = told["flags"].to_numpy()[begin:]
+    return Trace(
+        times=times[begin:],
+        truth=told["truth"].to_numpy()[begin:],
+        faulty=((flags & (Flag.BAD | FILLED)) != 0) & ((flags & Flag.MISSING) == 0),
+        prediction=told["prediction"].to_numpy()[begin:],
+        persistence=known.astype(np.float32),
+        filled=told["filled"].to_numpy()[begin:],
+        versions=told["version"].to_numpy()[begin:],
+        reasons=told["reason"].to_numpy()[begin:],
+    )
+
+
+def _standing(site: Site) -> Standing:
+    folder = site.folder / "speed"
+    told: dict[str, Any] = read_status(folder) or {}
+    report, newest = told.get("report", {}), _newest(site)
+    return Standing(
+        running=occupied(folder),
+        heard_ns=told.get("written_ns"),
+        tick=newest.tick if newest else None,
+        tick_ns=site.readings.grid.time(newest.tick) if newest else None,
+        closed=told.get("closed"),
+        readings=report.get("readings", 0),
+        late=report.get("late", 0),
+        refused=report.get("rejected", 0) + report.get("quarantined", 0),
+        rate=told.get("rate"),
+        trouble=told.get("trouble"),
+    )
+
+
+def _sheet(site: Site, cards: dict[tuple[str, int], str]) -> Sequence[Entry]:
+    newest, champions = _newest(site), site.models.champions()
+    places = _places(newest)
+    return [
+        _entry(site, cards, choice, newest, places.get(choice.model), champions.get(choice.model))
+        for choice in _face(site).choices
+    ]
+
+
+def _places(newest: Spoken | None) -> dict[str, tuple[int, int]]:
+    """(member, its first output) of each model in a row of the speed view."""
+    members = newest.members if newest else ()
+    starts = accumulate((outputs for _, outputs in members), initial=0)
+    return {name: (k, at) for k, ((name, _), at) in enumerate(zip(members, starts, strict=False))}
+
+
+def _entry(
+    site: Site, cards: dict[tuple[str, int], str], choice: Choice, newest: Spoken | None,
+    place: tuple[int, int] | None, deployed: int | None,
+) -> Entry:  # fmt: skip
+    value, version, reason, filled = float("nan"), 0, Reason.NO_MODEL, False
+    if newest is not None and place is not None:
+        k, at = place
+        value, version = float(newest.values[at + choice.column]), max(int(newest.versions[k]), 0)
+        reason, filled = Reason(int(newest.reasons[k])), bool(newest.filled[k])
+    trained = _trained(site, cards, choice.model, version or deployed)
+    return Entry(
+        choice=choice, version=version, deployed=deployed, trained=trained, prediction=value, reason=reason.name,
+        filled=filled,
+    )  # fmt: skip
+
+
+def _trained(site: Site, cards: dict[tuple[str, int], str], model: str, version: int | None) -> str:
+    """Last day of a version's training span; a card is read once, as it never changes."""
+    if version is None:
+        return ""
+    if (model, version) not in cards:
+        try:
+            cards[model, version] = str(site.models.load(model, version).card["trained"]["end"])[:10]
+        except ModelError:
+            cards[model, version] = ""  # the folder was removed; what it said stays on the page
+    return cards[model, version]
+
+
+def _span(site: Site) -> tuple[int, int]:
+    head, grid = site.readings.head(), site.readings.grid
+    first, last = head.span
+    return (0, 0) if first == last else (grid.time(first), grid.time(max(last, site.desk().newest())))
+
+
+def _stretch(site: Site, tag: str, start_ns: int, end_ns: int, buckets: int) -> Stretch:
+    desk = site.desk()
+    low, high = (desk.grid.tick_of(t) for t in _span(site))
+    first, last = max(desk.grid.tick_of(start_ns), low), min(desk.grid.tick_of(end_ns) + 1, high)
+    size = bucket_ticks(max(last - first, 1), buckets)
+    block = max(TICKS_AT_ONCE // size, 1) * size
+    parts = [_block(site, desk, tag, at, min(at + block, last), size) for at in range(first, last, block)]
+    origin, period = desk.grid.origin_ns, desk.grid.period_ns
+    ticks, values, faults = (
+        np.concatenate([part[k] for part in parts]) if parts else np.zeros(0, np.int64) for k in range(3)
+    )
+    return Stretch(
+        times=origin + ticks * period,
+        values=values.astype(np.float32),
+        faults=origin + faults * period,
+        ticks_per_bucket=size,
+    )
+
+
+def _block(site: Site, desk: answers.Desk, tag: str, first: int, last: int, size: int) -> tuple[Any, Any, Any]:
+    """(ticks, values, ticks of buckets with bad readings) of ticks first..last-1."""
+    rules = Rules.of([site.plant.tags[tag]], desk.grid.period_ns)
+    ids = np.array([desk.ids[tag]], np.int32)
+    cells = cells_now(desk.archive, desk.journal, desk.layout, desk.grid, ids, first - rules.reach, last)
+    judged = assess(cells, rules).rows(first, last)
+    flags = judged.flags[:, 0]
+    good = (flags & (Flag.BAD | FILLED)) == 0
+    positions, values = extremes(np.where(good, judged.values[:, 0], np.float32(np.nan)), size)
+    wrong = any_in(~good & ((flags & Flag.MISSING) == 0), size)
+    return first + positions, values, first + wrong
