@@ -73,7 +73,7 @@ def train(
                 key = f"train-{job.name}-{os.urandom(4).hex()}"
                 future = client.submit(run, job, key=key, pure=False, priority=len(jobs) - rank)
                 waiting[future] = job
-            for future in _finished(list(waiting), deadline_s):
+            for future in _finished(client, list(waiting), deadline_s):
                 yield _result(waiting.pop(future).name, future)
             for job in list(waiting.values()):
                 yield Failed(name=job.name, error=f"model {job.name!r}: not trained within {deadline_s:g} s")
@@ -124,9 +124,9 @@ def _kept_back(descriptor: int) -> Iterator[None]:
             os.close(apart)
 
 
-def _finished(futures: list[Future], deadline_s: float) -> Iterator[Future]:
+def _finished(client: Client, futures: list[Future], deadline_s: float) -> Iterator[Future]:
     try:
-        yield from as_completed(futures, timeout=deadline_s)
+        yield from as_completed(futures, loop=client.loop, timeout=deadline_s)
     except TimeoutError:
         return
 

@@ -69,7 +69,7 @@ def compute_view(
         ]
     )
     done: dict[int, Predictions] = {}
-    running = as_completed(timeout=deadline_s)
+    running = as_completed(loop=client.loop, timeout=deadline_s)
     running.update(_submit(client, islice(blocks, IN_FLIGHT * max(1, len(client.nthreads())))))
     try:
         for future in running:

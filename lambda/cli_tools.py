@@ -8,13 +8,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer()
+from penstock.cli_options import HERE, End, Json, SiteFolder, Start
 
-SiteFolder = Annotated[Path, typer.Option("--site", "-s", envvar="PENSTOCK_SITE", help="Folder of the site.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
-Start = Annotated[str | None, typer.Option(help="Begin: 2014-01-01, or -48h before the newest.")]
-End = Annotated[str | None, typer.Option(help="End, not included.")]
-HERE = Path(".")
+app = typer.Typer()
 
 
 @app.command()

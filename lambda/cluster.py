@@ -1,6 +1,7 @@
 """Dask: the embedded cluster of processes, or somebody's scheduler by address.
 
-Both layers run on the client that is made here; the settings are those under
+No client becomes Dask's default: it would change what xarray does elsewhere in the program, even
+after it is gone. Both layers run on the client that is made here; the settings are those under
 which killed workers cost seconds and no work (measured, see each one).
 """
 
@@ -74,7 +75,7 @@ def local_cluster(workers: int = 2) -> Iterator[Client]:
         except (OSError, TimeoutError, RuntimeError) as error:
             raise Unavailable(f"the embedded Dask cluster of {workers} workers did not start: {error}") from error
         try:
-            with Client(cluster) as client:
+            with Client(cluster, set_as_default=False) as client:
                 _await(client, workers, "the embedded Dask cluster")
                 yield client
         finally:
@@ -89,7 +90,7 @@ def client_for(address: str) -> Iterator[Client]:
     """
     with dask.config.set(CONFIG):
         try:
-            client = Client(address, timeout=_START_S)
+            client = Client(address, timeout=_START_S, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise Unavailable(
                 f"no Dask scheduler answers at {address}: {error}; check site.toml's scheduler"

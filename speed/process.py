@@ -18,7 +18,7 @@ from penstock.errors import SiteError, Unavailable
 async def connected(scheduler: str, timeout_s: float) -> AsyncIterator[Client]:
     """An asynchronous client of the scheduler at that address. Raises Unavailable when nothing answers."""
     try:
-        client = await Client(scheduler, asynchronous=True, timeout=timeout_s)
+        client = await Client(scheduler, asynchronous=True, timeout=timeout_s, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise Unavailable(f"no Dask scheduler answers at {scheduler}: {error}; check site.toml") from error
     async with client:

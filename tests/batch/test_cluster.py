@@ -10,7 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import dask
 import pytest
+
+from penstock.cluster import local_cluster
 
 CLOSED_S = 2.5
 """Dask's own patience with a worker is 4 s; then it warns and kills."""
@@ -86,3 +89,12 @@ def test_a_kill_of_the_whole_group_leaves_no_semaphore(program: Path) -> None:
     while (left := ours & set(os.listdir("/dev/shm"))) and time.monotonic() < until:
         time.sleep(0.05)
     assert left == set()
+
+
+def test_a_cluster_leaves_no_default_behind() -> None:
+    """xarray asks Dask for its default: a client of ours must not answer, least of all after it has gone."""
+    before = dask.config.get("scheduler", None)
+    with local_cluster(1) as client:
+        assert dask.config.get("scheduler", None) == before
+        assert client.submit(abs, -1).result(timeout=60) == 1
+    assert dask.config.get("scheduler", None) == before

@@ -109,7 +109,7 @@ def test_a_stop_does_not_wait_for_a_start_or_a_mending(tmp_path):
         watch = threading.Thread(target=Watch(server).run, args=(stop := threading.Event(), 0.1))
         watch.start()
         os.kill(server.canary().pid, signal.SIGKILL)
-        wait_for(server.mending, within_s=10)
+        wait_for(server.mending, within_s=60)  # a request that the dead engine had begun is waited for
         begun = time.monotonic()
         stop.set()
         server.end()

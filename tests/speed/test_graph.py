@@ -56,7 +56,7 @@ async def through(scheduler: str, steps: list[Step], kill_after: tuple[int, ...]
     """Answers of all steps; a worker is killed after so many of them."""
     answers: list[Answer] = []
     kills = list(kill_after)
-    async with Client(scheduler, asynchronous=True) as client:
+    async with Client(scheduler, asynchronous=True, set_as_default=False) as client:
 
         def deliver(answer: Answer) -> None:
             answers.append(answer)
@@ -114,7 +114,7 @@ def raises(step: Step) -> Answer:
 
 async def one(scheduler: str, step: Step, run: object, **more: float) -> tuple[list[Answer], int]:
     answers: list[Answer] = []
-    async with Client(scheduler, asynchronous=True) as client:
+    async with Client(scheduler, asynchronous=True, set_as_default=False) as client:
         graph = Graph(client, [0], answers.append, run=run, **more)  # type: ignore[arg-type]
         await graph.send(step)
         deadline = time.monotonic() + 30

@@ -1,0 +1,160 @@
+"""Commands about models: train, deploy, undeploy, models, recompute, query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock.cli_options import (
+    HERE,
+    Json,
+    SiteFolder,
+    print_answer,
+)
+from penstock.errors import ModelError
+
+app = typer.Typer()
+
+
+@app.command()
+def train(
+    models: Annotated[list[str] | None, typer.Argument(help="Models to train.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All models of the plant.")] = False,
+    site: SiteFolder = HERE,
+    start: Annotated[str | None, typer.Option(help="Begin of the training span.")] = None,
+    end: Annotated[str | None, typer.Option(help="End of the training span (not included).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most so many passes; else as plant.toml says.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train models on the archive with Dask; the results are stored, not yet live.
+
+    Example: penstock train nox tey --site turbine --end 2014
+    """
+    from penstock.screen import Progress, models_table
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        names = list(opened.plant.models) if every or not models else models
+        with Progress("train") as bar:
+            outcome = opened.train_all(
+                names, start=start, end=end, lstm={"epochs": epochs} if epochs else None, progress=bar
+            )
+        print_answer(
+            {"trained": [f"{a.name}@{a.version}" for a in outcome.trained], "failed": outcome.failed},
+            as_json,
+            models_table([a.card for a in outcome.trained], {}),
+        )
+    if outcome.failed:
+        raise ModelError("\n".join(outcome.failed.values()))
+
+
+@app.command()
+def deploy(
+    models: Annotated[list[str], typer.Argument(help="NAME (its newest version) or NAME@VERSION.")],
+    site: SiteFolder = HERE,
+    as_json: Json = False,
+) -> None:
+    """Put trained models live on Triton; an older version named here is a roll-back.
+
+    A refusal says why and leaves the old version answering.
+    Example: penstock deploy nox@2 --site turbine
+    """
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        done = [opened.deploy(*_reference(text)) for text in models]
+    for answer in [] if as_json else done:
+        print_answer(answer, as_json)
+    if as_json:
+        print_answer(done[0] if len(done) == 1 else {"deploys": done}, as_json)
+
+
+def _reference(text: str) -> tuple[str, int | None]:
+    """NAME or NAME@VERSION."""
+    name, _, version = text.partition("@")
+    if version and not version.isdecimal():
+        raise typer.BadParameter(f"{text!r}: the version is a number, as `penstock models` shows it")
+    return name, int(version) if version else None
+
+
+@app.command()
+def undeploy(
+    model: Annotated[str, typer.Argument(help="Name of a live model.")],
+    site: SiteFolder = HERE,
+    as_json: Json = False,
+) -> None:
+    """Take a model off Triton; its versions stay in the store.
+
+    Example: penstock undeploy nox --site turbine
+    """
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        print_answer(opened.undeploy(model), as_json)
+
+
+@app.command()
+def models(site: SiteFolder = HERE, as_json: Json = False) -> None:
+    """List the trained versions of each model, and which one is live.
+
+    Example: penstock models --site turbine
+    """
+    from penstock.screen import models_table
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        cards, champions = opened.cards(), opened.models.champions()
+        print_answer({"models": cards, "live": champions}, as_json, models_table(cards, champions))
+
+
+@app.command()
+def recompute(
+    model: Annotated[str, typer.Argument(help="Name of a live model.")],
+    site: SiteFolder = HERE,
+    start: Annotated[str | None, typer.Option(help="Begin; else where the readings begin.")] = None,
+    end: Annotated[str | None, typer.Option(help="End, where the seam then lies; else the newest.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute the past with the live version on Dask: the batch view, up to the seam.
+
+    Example: penstock recompute nox --site turbine --start 2013-09-01 --end 2014
+    """
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        print_answer(opened.recompute(model, start, end), as_json)
+
+
+@app.command()
+def query(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    site: SiteFolder = HERE,
+    start: Annotated[str | None, typer.Option(help="Begin: 2014-01-01, or -48h before the newest.")] = "-48h",
+    end: Annotated[str | None, typer.Option(help="End, not included.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    strict: Annotated[bool, typer.Option(help="A hole is an error, not a marked row.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Truth, prediction, reason, layer, version across the seam of the two layers.
+
+    Example: penstock query nox --site turbine --start 2014-01-05 --end 2014-01-07
+    """
+    from penstock.screen import query_table
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        answer, zone = opened.query(model, start=start, end=end, strict=strict), opened.plant.timezone
+    rows = answer.to_dataframe().reset_index()
+    if csv is not None:
+        rows.to_csv(csv, index=False)
+    summary = {
+        "model": model,
+        "rows": len(rows),
+        "seam": answer.attrs["seam"],
+        "holes": answer.attrs["holes"],
+    }
+    if as_json:
+        summary["data"] = rows.assign(time=rows["time"].astype(str)).to_dict(orient="list")
+    print_answer(summary, as_json, query_table(rows, zone))
