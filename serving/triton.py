@@ -50,6 +50,7 @@ class Triton:
         self._ended = False
         self._process: subprocess.Popen[bytes] | None = None
         self._log_from = 0
+        self._engine: int | None = None
         self._pool = Pool(self.endpoint, deadline_s=10.0)
 
     @classmethod
@@ -103,6 +104,13 @@ class Triton:
         """Whether the server's process runs; `canary` tells whether it answers."""
         return self._process is not None and self._process.poll() is None
 
+    def engine_gone(self) -> bool:
+        """Whether the engine's process, as it last answered, has ended (a zombie has)."""
+        try:
+            return self._engine is not None and psutil.Process(self._engine).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
     def mending(self) -> bool:
         """Whether `repair` or `restart` is under way."""
         return self._mending.locked()
@@ -118,7 +126,9 @@ class Triton:
         """A real inference, its value checked. Raises ServingError when it is not right."""
         if not self.alive():
             raise Unavailable(f"tritonserver on {self.folder} has ended: start it again\n{self._last_words()}")
-        return canary(self._pool, name)
+        healthy = canary(self._pool, name)
+        self._engine = healthy.pid
+        return healthy
 
     def repair(self) -> Canary:
         """Load the engine anew, with everything that was deployed; for when its process has died.

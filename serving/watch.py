@@ -19,8 +19,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from penstock.errors import ServingError, SiteError
 from penstock.serving.triton import Triton
 
@@ -126,7 +124,6 @@ class Watch:
         """`server` has come up."""
         self._server, self._now_ns = server, now_ns
         self._course = Course()
-        self._engine: int | None = None
         self._told = Watched(endpoint=server.endpoint)
 
     def run(self, stop: threading.Event, every_s: float = EVERY_S) -> None:
@@ -150,13 +147,13 @@ class Watch:
         if server.mending():
             return Finding.BUSY, ""
         try:
-            self._engine = server.canary().pid
+            server.canary()
             return Finding.RIGHT, ""
         except ServingError as error:
             why = str(error)
         if not server.alive():
             return Finding.SERVER_GONE, why
-        if self._engine is not None and not _runs(self._engine):
+        if server.engine_gone():
             return Finding.ENGINE_GONE, why
         # A golden window that is asked for while its slot is exchanged may miss; a deploy ends within its claim.
         return (Finding.BUSY if server.deploying() else Finding.WRONG), why
@@ -167,7 +164,10 @@ class Watch:
         self._tell(trouble=f"{first}; {act.value}")
         begun = time.monotonic()
         try:
-            self._engine = (self._server.repair() if act is Act.REPAIR else self._server.restart()).pid
+            if act is Act.REPAIR:
+                self._server.repair()
+            else:
+                self._server.restart()
         except (ServingError, SiteError, OSError) as error:
             if not stop.is_set():
                 log.error("%s: %s failed: %s", self._server.endpoint, act.value, error)
@@ -213,11 +213,3 @@ def read_watched(folder: Path, endpoint: str) -> Watched | None:
 def _first(text: str) -> str:
     """Its first line: the others are the end of a log."""
     return text.splitlines()[0] if text else ""
-
-
-def _runs(pid: int) -> bool:
-    """Whether a process of that id runs; a zombie does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

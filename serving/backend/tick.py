@@ -6,6 +6,8 @@ sent more than one window. Runs inside Triton, imports nothing of penstock.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +20,15 @@ from .slots import View
 EMPTY, WRONG_SHAPE, FAILED = -1, -2, -3
 """In place of a version: nobody in that slot; its windows have another shape; its model raised."""
 
+SAY_AGAIN_S = 60.0
+"""A model that fails at every tick is logged so often."""
+SAID_KEPT = 1000
+"""Different failures that are remembered for it."""
+
 Ints = NDArray[np.int64]
+
+log = logging.getLogger("engine")
+_said: dict[str, float] = {}
 
 
 def answer_tick(
@@ -54,8 +64,9 @@ def answer_tick(
             answers = _run(view.hosts[view.order[int(number)]], table[mine, 1], windows, cancelled)
         except Stopped:
             raise
-        except Exception:  # one model's failure is its own slots' answer, not the tick's
+        except Exception as failure:  # one model's failure is its own slots' answer, not the tick's
             versions[mine] = FAILED
+            _report(view, slots[mine], failure)
             continue
         values[out_begins[mine, None] + np.arange(width)] = answers
     failed = versions == FAILED
@@ -69,6 +80,19 @@ def answer_tick(
         "members": np.where(known, table[:, 3], 0),
         "generation": np.array([view.generation], np.int64),
     }
+
+
+def _report(view: View, slots: NDArray[Any], failure: Exception) -> None:
+    """Into Triton's log: who failed, and why."""
+    names = ", ".join(f"{r.name}@{r.version}" for slot in np.unique(slots) if (r := view.residents.get(int(slot))))
+    why = f"{names}: {type(failure).__name__}: {failure}"
+    now = time.monotonic()
+    if now - _said.get(why, -SAY_AGAIN_S) < SAY_AGAIN_S:
+        return
+    if len(_said) >= SAID_KEPT:
+        _said.clear()
+    _said[why] = now
+    log.error("no prediction of %s", why, exc_info=failure)
 
 
 def _run(host: Any, rows: Ints, windows: NDArray[Any], cancelled: Callable[[], bool]) -> NDArray[Any]:

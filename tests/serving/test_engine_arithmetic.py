@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from penstock.serving.backend.forward import Shape, shape_of
 from penstock.serving.backend.hosts import Group, Stopped
 from penstock.serving.backend.slots import Resident, view_of
-from penstock.serving.backend.tick import EMPTY, WRONG_SHAPE, answer_tick
+from penstock.serving.backend.tick import EMPTY, FAILED, WRONG_SHAPE, answer_tick
 
 SHAPES = (Shape(4, 2, (3,), 1), Shape(3, 3, (2, 4), 2))
 PER_SHAPE = 3
@@ -104,6 +106,24 @@ def test_lengths_that_do_not_fit_are_refused(engine):
     for slots, rows in (([0, 1], 8), ([0], 9), ([], 0)):
         with pytest.raises(ValueError, match="do not fit together"):
             answer_tick(view, np.array(slots, np.int32), np.array([[4, 2]]), np.zeros(rows, np.float32), bool)
+
+
+def test_a_model_that_raises_fails_alone_and_the_log_says_why_once(engine, caplog):
+    class Broken:
+        def run(self, rows, windows, cancelled):
+            raise RuntimeError("no room left")
+
+    view, _ = engine
+    bad, good = (next(r for r in view.residents.values() if r.host == host) for host in ("g0", "g1"))
+    view = replace(view, hosts={**view.hosts, "g0": Broken()})
+    slots = np.array([bad.slot, good.slot], np.int32)
+    shapes = np.array([bad.shape[:2], good.shape[:2]], np.int32)
+    for _ in range(3):
+        answer = answer_tick(view, slots, shapes, np.zeros(shapes.prod(axis=1).sum(), np.float32), lambda: False)
+        assert answer["versions"].tolist() == [FAILED, good.version]
+        assert answer["widths"].tolist() == [0, good.shape[2]]
+    said = [r.getMessage() for r in caplog.records]
+    assert said == [f"no prediction of {bad.name}@{bad.version}: RuntimeError: no room left"]
 
 
 def test_a_caller_who_has_gone_stops_the_tick(engine):
