@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import logging
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -80,7 +81,8 @@ def export(model: keras.Model) -> bytes:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "saved_model"
         try:
-            model.export(folder, verbose=False)
+            with _quiet():
+                model.export(folder, verbose=False)
         except (ValueError, TypeError, RuntimeError) as error:
             raise ModelError(f"model {model.name!r} cannot be exported for serving: {error}") from error
         buffer = io.BytesIO()
@@ -89,6 +91,18 @@ def export(model: keras.Model) -> bytes:
                 if path.is_file():
                     archive.write(path, path.relative_to(folder))
         return buffer.getvalue()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without TensorFlow's line about a temporary folder, which a notebook would show twice."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager
@@ -108,8 +122,9 @@ def draft_of(model: keras.Model, *, name: str, card: Mapping[str, Any], windows:
     """A ready-made Keras model as a draft: engineering units in and out, as it stands.
 
     `windows` [g, T, F] become its golden windows; `scale` [O] is the targets' scale. An LSTM that
-    penstock built itself stays kind "lstm". Raises ModelError when the model does not
-    take those windows, or its export does not repeat what Keras says.
+    penstock built itself stays kind "lstm", unless its card says `isolate`: a process of its own runs SavedModels.
+    Raises ModelError when the model does not take those windows, says what is no number, or its export does not
+    repeat what Keras says.
     """
     try:
         predictions = np.asarray(model.predict(windows, verbose=0), np.float32)
@@ -120,8 +135,10 @@ def draft_of(model: keras.Model, *, name: str, card: Mapping[str, Any], windows:
             f"model {name!r} gives {predictions.shape} for {len(windows)} windows; "
             f"it must give one column per target: {(len(windows), len(scale))}"
         )
+    if not np.isfinite(predictions).all():
+        raise ModelError(f"model {name!r} gives values that are not finite for the newest windows; train it again")
     golden = Golden(windows=windows, predictions=predictions, scale=scale)
-    if network.is_ours(model):
+    if network.is_ours(model) and not card.get("isolate"):
         serving = network.weights_of(model)
         return Draft(name=name, kind="lstm", card=card, keras=network.to_bytes(model), golden=golden, serving=serving)
     content = export(model)

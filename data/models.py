@@ -11,102 +11,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import shutil
-import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from penstock.data.artifact import CARD, Artifact, Draft, Golden, Kind, contents
 from penstock.data.deployments import Action, Deployment, Registry
 from penstock.data.durable import locked, sync_folder, write_durably
 from penstock.data.plant import MODEL_NAME, usable_name
 from penstock.errors import ModelError, ModelNotFound, nearest
 
-KERAS, SERVING, SAVED_MODEL, GOLDEN, CARD = (
-    "model.keras",
-    "serving.npz",
-    "saved_model.zip",
-    "golden.npz",
-    "card.json",
-)
+__all__ = ["Artifact", "Draft", "Golden", "Kind", "ModelStore"]
+
 _LOCK_DEADLINE_S = 60.0
-
-Kind = Literal["lstm", "solo"]
-Arrays = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Golden:
-    """Windows whose predictions are known: whoever serves the model must repeat them."""
-
-    windows: NDArray[np.float32]
-    """[g, T, F] in engineering units."""
-    predictions: NDArray[np.float32]
-    """[g, O] what `keras.Model.predict` said."""
-    scale: NDArray[np.float32]
-    """[O] the target's scale: "equal" means within 1e-5 of it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Draft:
-    """A trained model as a value, not stored yet; small enough to travel from a worker."""
-
-    name: str
-    kind: Kind
-    card: Mapping[str, Any]
-    """Everything but version and sha256, which the store adds."""
-    keras: bytes
-    """The `.keras` file."""
-    golden: Golden
-    serving: Arrays | None = None
-    """The network's arrays by name, for kind "lstm"."""
-    saved_model: bytes | None = None
-    """A zipped SavedModel, for kind "solo"."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Artifact:
-    """A stored model, read whole and checked; a value that no longer needs the disk."""
-
-    name: str
-    version: int
-    folder: Path
-    """Where it was read from."""
-    card: Mapping[str, Any]
-    files: Mapping[str, bytes] = field(repr=False)
-    """Contents by file name, card.json left out."""
-
-    @property
-    def kind(self) -> Kind:
-        """ "lstm" (has `serving`) or "solo" (has `saved_model`)."""
-        return "lstm" if self.card["kind"] == "lstm" else "solo"
-
-    @property
-    def serving(self) -> dict[str, NDArray[Any]]:
-        """The network's arrays by name; empty for kind "solo"."""
-        return _unpack(self.files[SERVING]) if SERVING in self.files else {}
-
-    @property
-    def saved_model(self) -> bytes:
-        """The zipped SavedModel; empty for kind "lstm"."""
-        return self.files.get(SAVED_MODEL, b"")
-
-    @property
-    def keras(self) -> bytes:
-        """The `.keras` file."""
-        return self.files[KERAS]
-
-    @property
-    def golden(self) -> Golden:
-        """The golden windows and what Keras predicted for them."""
-        arrays = _unpack(self.files[GOLDEN])
-        return Golden(windows=arrays["windows"], predictions=arrays["predictions"], scale=arrays["scale"])
 
 
 class ModelStore:
@@ -133,7 +52,7 @@ class ModelStore:
         another process holds the name's lock for a minute.
         """
         home = self.folder / _checked(draft.name)
-        files = _contents(draft)
+        files = contents(draft)
         try:
             home.mkdir(parents=True, exist_ok=True)
             with locked(home / ".lock", deadline_s=_LOCK_DEADLINE_S):
@@ -173,6 +92,17 @@ class ModelStore:
                     f"{folder / file}: changed since it was saved (sha256 differs from {CARD}); train {name!r} again"
                 )
         return Artifact(name=name, version=version, folder=folder, card=card, files=files)
+
+    def card(self, name: str, version: int) -> Mapping[str, Any]:
+        """The card alone, nothing checked. Raises ModelNotFound, ModelError."""
+        folder = self.folder / _checked(name) / str(version)
+        try:
+            card: Mapping[str, Any] = json.loads((folder / CARD).read_bytes())
+        except FileNotFoundError:
+            raise ModelNotFound(self._missing(name, version)) from None
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder / CARD}: cannot be read ({error}); deploy or train {name!r} again") from error
+        return card
 
     def snapshots(self) -> set[str]:
         """Ids of the archive snapshots that the stored cards name; a card that cannot be read names none."""
@@ -222,38 +152,6 @@ def _checked(name: str) -> str:
     if not usable_name(name):
         raise ModelError(f"model name {name!r}: allowed: {MODEL_NAME}")
     return name
-
-
-def _contents(draft: Draft) -> dict[str, bytes]:
-    files = {KERAS: draft.keras, GOLDEN: _pack(_golden_arrays(draft.golden))}
-    match draft.kind:
-        case "lstm" if draft.serving:
-            files[SERVING] = _pack(draft.serving)
-        case "solo" if draft.saved_model:
-            files[SAVED_MODEL] = draft.saved_model
-        case _:
-            raise ModelError(
-                f"draft {draft.name!r}: kind {draft.kind!r} needs serving arrays (lstm) or a saved model (solo)"
-            )
-    return files
-
-
-def _golden_arrays(golden: Golden) -> Arrays:
-    return {"windows": golden.windows, "predictions": golden.predictions, "scale": golden.scale}
-
-
-def _pack(arrays: Arrays) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **dict(arrays))
-    return buffer.getvalue()
-
-
-def _unpack(content: bytes) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise ModelError(f"arrays of a model cannot be read: {error}; train it again") from error
 
 
 def _json(card: Mapping[str, Any]) -> bytes:

@@ -34,10 +34,12 @@ class Canary:
     """``name@version`` whose golden window was answered right; empty when nothing is deployed."""
     broken: dict[str, str]
     """Deployed members that the engine could not read again when it started, with the reason."""
+    waiting: dict[str, str]
+    """Isolated members whose own process is down at the moment, with the reason; they come back by themselves."""
 
 
 def canary(pool: Pool, name: str | None = None) -> Canary:
-    """Ask for a golden window of `name` (None: of some member) by the tick route and by its alias.
+    """Ask for a golden window of `name` (None: of some member that is not isolated) by the tick route and by its alias.
 
     Raises ServingError: BadAnswer when a value is wrong, Unavailable when the engine is gone.
     """
@@ -60,6 +62,7 @@ def canary(pool: Pool, name: str | None = None) -> Canary:
         members=health["members"],
         checked=checked,
         broken=health["broken"],
+        waiting=health.get("waiting", {}),
     )
 
 

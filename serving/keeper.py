@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -63,6 +64,14 @@ def _end(server: subprocess.Popen[bytes], stop_s: float) -> None:
         server.wait()
 
 
+def _reap(server: int) -> None:
+    """Take orphans that have ended off the table of processes: what a killed engine had started comes to us."""
+    for pid in _children():
+        if pid != server:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
 def _sweep(deadline_s: float) -> None:
     """Kill and reap whatever the server left; as our children they cannot hide."""
     until = time.monotonic() + deadline_s
@@ -93,6 +102,7 @@ def keep(order: dict[str, object]) -> int:
     os.replace(aside, record)
     while server.poll() is None and not told[0] and os.getppid() == parent:
         time.sleep(0.1)
+        _reap(server.pid)
     if server.poll() is None:
         _end(server, float(str(order["stop_s"])))
     _sweep(10.0)

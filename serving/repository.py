@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 ENGINE = "engine"
-_MODULES = ("model.py", "tick.py", "slots.py", "golden.py", "hosts.py", "forward.py", "framing.py")
+_MODULES = (
+    *("model.py", "tick.py", "slots.py", "admission.py", "view.py", "golden.py", "host.py", "group.py", "forward.py"),
+    *("solo.py", "isolated.py", "child.py", "guest.py", "link.py", "framing.py"),
+)
 
 _TICK_INPUTS = (("slots", "TYPE_INT32", "-1"), ("shapes", "TYPE_INT32", "-1, 2"), ("rows", "TYPE_FP32", "-1"))
 _TICK_OUTPUTS = (

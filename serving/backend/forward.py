@@ -1,14 +1,15 @@
-"""The arithmetic of the engine: many LSTMs of one shape, stacked, in one compiled function.
+"""The arithmetic of the engine: LSTMs of one shape from one block of stacked weights, in one compiled function.
 
 Runs inside Triton, imports nothing of penstock. The formula is that of
 docs/architecture.md, "Network"; `batch/network.py` builds the same in Keras,
 and the golden check of every deploy compares the two.
 
-Weights are arguments of the compiled function, never constants and never
-variables: a deploy makes a new stack and swaps one reference, so a request
-sees one set of weights from its first to its last window, without a lock.
-The rows of the stack are gathered outside the XLA part, so that a growing
-stack compiles nothing; XLA compiles once per bucket (members, windows).
+Members outside, time inside: a member's recurrent weights stay in the processor's cache for all steps of its window,
+where steps outside would read every member's weights again at each step. The number of jobs is a number, not a
+shape: a call pays for the jobs that it has.
+
+Weights are arguments of the compiled function, never constants and never variables: a deploy makes a new block and
+swaps one reference, so a request sees one set of weights from its first to its last window, without a lock.
 """
 
 from __future__ import annotations
@@ -19,14 +20,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
-
-WINDOW_BUCKETS = (1, 8, 64)
-"""Compiled numbers of windows of one member; a larger request goes in pieces."""
-MEMBER_BUCKETS = tuple(2**i for i in range(1, 9))
-"""Compiled numbers of members with one window each (1 is the first window bucket)."""
+from .host import F32
 
 
 @dataclass(frozen=True)
@@ -77,57 +72,51 @@ def shape_of(arrays: Mapping[str, F32], rows: int) -> Shape:
 
 
 def build(shape: Shape) -> Callable[..., Any]:
-    """``f(index [m], windows [m, n, T, F], weights) -> [m, n, O]``, traced once, compiled per (m, n)."""
+    """``f(count, index [j], windows [j, n, T, F], block) -> [j, n, O]``: the first `count` jobs are computed.
+
+    Job i runs windows[i] through row index[i] of the block. Compiled once per (j, n).
+    """
     names = list(shape.arrays())
 
-    @tf.function(jit_compile=True, reduce_retracing=True)  # type: ignore[untyped-decorator, unused-ignore]
-    def inner(x: Any, weights: list[Any]) -> Any:
-        return _network(x, dict(zip(names, weights, strict=True)), shape)
+    @tf.function(jit_compile=True)  # type: ignore[untyped-decorator, unused-ignore]
+    def forward(count: Any, index: Any, x: Any, block: list[Any]) -> Any:
+        answers = tf.TensorArray(tf.float32, size=x.shape[0], element_shape=[x.shape[1], shape.outputs])
 
-    signature = [
-        tf.TensorSpec([None], tf.int32),
-        tf.TensorSpec([None, None, shape.rows, shape.features], tf.float32),
-        [tf.TensorSpec([None, *s], tf.float32) for s in shape.arrays().values()],
-    ]
+        def job(i: Any, answers: Any) -> tuple[Any, Any]:
+            weights = {name: stacked[index[i]] for name, stacked in zip(names, block, strict=True)}
+            return i + 1, answers.write(i, _network(x[i], weights, shape))
 
-    @tf.function(input_signature=signature)  # type: ignore[untyped-decorator, unused-ignore]
-    def forward(index: Any, x: Any, stack: list[Any]) -> Any:
-        return inner(x, [tf.gather(s, index) for s in stack])
+        return tf.while_loop(lambda i, _: i < count, job, (tf.constant(0), answers))[1].stack()
 
     return forward  # type: ignore[no-any-return, unused-ignore]
 
 
 def _network(x: Any, w: Mapping[str, Any], shape: Shape) -> Any:
-    """x [m, n, T, F], every weight [m, ...] -> [m, n, O]."""
-    newest = x[:, :, -1, :]
-    relative, mean, inv = (w[k][:, None, None, :] for k in ("relative", "mean", "inv"))
-    z = (x - relative * newest[:, :, None, :] - mean) * inv
-    rows = tf.transpose(z, [2, 0, 1, 3])  # time first: [T, m, n, F]
-    for i in range(len(shape.units)):
-        last_layer = i == len(shape.units) - 1
-        rows = _lstm(rows, w[f"l{i}.kernel"], w[f"l{i}.recurrent"], w[f"l{i}.bias"], last_layer)
-    y = rows @ w["head.kernel"] + w["head.bias"][:, None, :] + z[:, :, -1, :] @ w["linear.kernel"]
-    return y * w["out.scale"][:, None, :] + w["out.shift"][:, None, :] + newest @ w["last"]
+    """x [n, T, F], one member's weights -> [n, O]."""
+    newest = x[:, -1, :]
+    z = (x - w["relative"] * newest[:, None, :] - w["mean"]) * w["inv"]
+    h = _lstm(tf.transpose(z, [1, 0, 2]), w, shape)
+    y = h @ w["head.kernel"] + w["head.bias"] + z[:, -1, :] @ w["linear.kernel"]
+    return y * w["out.scale"] + w["out.shift"] + newest @ w["last"]
 
 
-def _lstm(rows: Any, kernel: Any, recurrent: Any, bias: Any, last_only: bool) -> Any:
-    """Keras' LSTM (gates i, f, c, o) over rows [T, m, n, F] -> [T, m, n, u], or [m, n, u] of the last row."""
-    projected = rows @ kernel[None] + bias[None, :, None, :]
-    start = tf.zeros_like(projected[0, :, :, : recurrent.shape[1]])
+def _lstm(rows: Any, w: Mapping[str, Any], shape: Shape) -> Any:
+    """Keras' LSTM layers (gates i, f, c, o) over rows [T, n, F] -> [n, u] of the last layer after the last row."""
+    count, n = shape.rows, rows.shape[1]
+    # All rows at once for the first layer; the layers above get theirs as they come.
+    projected = tf.reshape(tf.reshape(rows, [-1, shape.features]) @ w["l0.kernel"] + w["l0.bias"], [count, n, -1])
 
-    def step(state: tuple[Any, Any], row: Any) -> tuple[Any, Any]:
-        h, c = state
-        i, f, g, o = tf.split(row + h @ recurrent, 4, axis=-1)
-        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
-        return tf.sigmoid(o) * tf.tanh(c), c
+    def step(t: Any, *states: Any) -> tuple[Any, ...]:
+        row = projected[t]
+        after: list[Any] = []
+        for k in range(len(shape.units)):
+            h, c = states[2 * k : 2 * k + 2]
+            if k:
+                row = after[-2] @ w[f"l{k}.kernel"] + w[f"l{k}.bias"]
+            i, f, g, o = tf.split(row + h @ w[f"l{k}.recurrent"], 4, axis=-1)
+            c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+            after += [tf.sigmoid(o) * tf.tanh(c), c]
+        return t + 1, *after
 
-    if not last_only:
-        return tf.scan(step, projected, initializer=(start, start))[0]
-    count = projected.shape[0]
-    _, h, _ = tf.while_loop(
-        lambda t, h, c: t < count,
-        lambda t, h, c: (t + 1, *step((h, c), projected[t])),
-        (tf.constant(0), start, start),
-        maximum_iterations=count,
-    )
-    return h
+    start = [tf.zeros([n, u]) for u in shape.units for _ in range(2)]
+    return tf.while_loop(lambda t, *_: t < count, step, (tf.constant(0), *start), maximum_iterations=count)[-2]

@@ -1,4 +1,4 @@
-"""The golden check: does this host answer as Keras did when the model was trained?
+"""The golden check: does this host answer as the model did when it was trained, or handed over?
 
 Every write of a slot, and every slot read again at start, passes here before
 anybody can ask it. Runs inside Triton, imports nothing of penstock.
@@ -10,8 +10,7 @@ import io
 
 import numpy as np
 
-from .forward import F32
-from .hosts import Host
+from .host import F32, Host
 
 TOLERANCE = 1e-5
 """Largest difference from the golden predictions, in units of each output's scale."""
@@ -23,8 +22,12 @@ class Refusal(Exception):
 
 def mismatch(host: Host, row: int, golden: tuple[F32, F32, F32]) -> str:
     """Why the golden windows are not answered as they should be; empty when they are."""
-    windows, wanted, scale = golden
-    found = host.run_one(row, windows, lambda: False)
+    return apart(host.run_one(row, golden[0], lambda: False), golden)
+
+
+def apart(found: F32, golden: tuple[F32, F32, F32]) -> str:
+    """Why the answers `found` [g, O] are not the golden ones; empty when they are."""
+    _, wanted, scale = golden
     if found.shape != wanted.shape:
         return f"the golden windows give {found.shape}, expected {wanted.shape}"
     if not np.isfinite(found).all():
@@ -32,7 +35,8 @@ def mismatch(host: Host, row: int, golden: tuple[F32, F32, F32]) -> str:
     worst = np.abs(found - wanted) / scale
     if not worst.max() <= TOLERANCE:
         return (
-            f"the golden windows differ from Keras by {worst.max():.3g} of the target's scale; allowed: {TOLERANCE:g}"
+            f"the answers to the golden windows differ from Keras, or from what the model said before, by "
+            f"{worst.max():.3g} of the target's scale; allowed: {TOLERANCE:g}"
         )
     return ""
 

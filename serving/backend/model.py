@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 
 from .framing import unpack
 from .golden import Refusal
-from .hosts import Stopped
-from .slots import Resident, Slots, View
+from .host import Stopped
+from .slots import Slots
 from .tick import answer_tick
+from .view import Resident, View
 
 CLAIM_S = 120.0
 """A deploy that has not settled by then has lost its claim on the name."""
@@ -59,8 +60,9 @@ class TritonPythonModel:
         return [self._respond(request) for request in requests]
 
     def finalize(self) -> None:
-        """Let a running deploy end; the rest are dropped."""
+        """Let a running deploy end; the rest are dropped, and so are the processes of isolated members."""
         self.worker.shutdown(wait=True, cancel_futures=True)
+        self.slots.close()
 
     def _respond(self, request: Any) -> Any:
         codes = pb_utils.TritonError
@@ -137,6 +139,7 @@ class TritonPythonModel:
             "taken": len(view.residents),
             "members": len(view.published),
             "broken": self.slots.broken,
+            "waiting": self.slots.waiting(),
             "dropped": self.dropped,
             "deploying": sum(until > time.monotonic() for _, until in list(self.claims.values())),
         }
@@ -151,9 +154,9 @@ class TritonPythonModel:
         return {"generation": view.generation, "residents": residents}
 
     def _canary(self, name: str | None) -> dict[str, Any]:
-        """A golden window of a published member, what it must give, and where to ask."""
+        """A golden window of a published member, what it must give, and where to ask; unnamed: of one not isolated."""
         view = self.slots.view
-        slot = view.published.get(name) if name else next(iter(view.published.values()), None)
+        slot = view.published.get(name) if name else self.slots.steady()
         if slot is None:
             return {"slot": -1}
         resident = view.residents[slot]

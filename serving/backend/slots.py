@@ -12,77 +12,24 @@ import json
 import os
 import shutil
 import time
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .forward import F32, Shape, shape_of
+from .admission import alone, hosted, prepared
 from .framing import unpack
-from .golden import Refusal, arrays_of, golden_of, mismatch
-from .hosts import Group, Host, Solo
+from .golden import Refusal, golden_of
+from .isolated import Isolated
+from .view import Resident, view_of
 
+RESTORE_S = 30.0
+"""How long a start waits for isolated members; the others answer meanwhile as soon as it ends."""
 IDLE_S = 300.0
 """An unpublished slot that nobody has asked for this long may be taken again."""
-
-
-@dataclass(frozen=True)
-class Resident:
-    """The member in one slot."""
-
-    slot: int
-    name: str
-    version: int
-    digest: str
-    """sha256 of what was deployed, given by the deployer."""
-    card: dict[str, Any]
-    """The artifact's card, for those who ask what is deployed."""
-    kind: str
-    shape: tuple[int, int, int]
-    """T, F, O"""
-    host: str
-    """Key of `View.hosts`."""
-    row: int
-    """Row in the host."""
-    golden: tuple[F32, F32, F32]
-    """windows [g, T, F], predictions [g, O], scale [O]"""
-
-
-@dataclass(frozen=True)
-class View:
-    """All slots at one moment."""
-
-    generation: int
-    residents: Mapping[int, Resident]
-    published: Mapping[str, int]
-    """Name -> slot."""
-    hosts: Mapping[str, Host]
-    table: NDArray[np.int64]
-    """[capacity, 7]: host number (-1: empty), row, version, crc32 of the name, T, F, O; for vector look-ups."""
-    order: tuple[str, ...]
-    """Host number -> key."""
-
-
-def view_of(
-    capacity: int,
-    generation: int,
-    residents: Mapping[int, Resident],
-    published: Mapping[str, int],
-    hosts: Mapping[str, Host],
-) -> View:
-    """A view with its look-up table built."""
-    order = tuple(hosts)
-    number = {key: i for i, key in enumerate(order)}
-    table = np.zeros((capacity, 7), np.int64)
-    table[:, 0], table[:, 2] = -1, -1
-    for slot, r in residents.items():
-        table[slot] = (number[r.host], r.row, r.version, zlib.crc32(r.name.encode()), *r.shape)
-    return View(generation, dict(residents), dict(published), dict(hosts), table, order)
 
 
 class Slots:
@@ -146,6 +93,24 @@ class Slots:
         (self.folder / f"{slot}.slot").unlink(missing_ok=True)
         return True
 
+    def close(self) -> None:
+        """End the processes of isolated members."""
+        for host in self.view.hosts.values():
+            if isinstance(host, Isolated):
+                host.drop(0)
+
+    def waiting(self) -> dict[str, str]:
+        """Published members that do not answer at the moment, with the reason: their own process is down."""
+        view = self.view
+        hosts = {name: view.hosts[view.residents[slot].host] for name, slot in view.published.items()}
+        return {name: h.trouble for name, h in hosts.items() if isinstance(h, Isolated) and h.trouble}
+
+    def steady(self) -> int | None:
+        """A published slot inside this process: one whose wrong answer says something about all of them."""
+        view = self.view
+        hosts = ((slot, view.hosts[view.residents[slot].host]) for slot in view.published.values())
+        return next((slot for slot, host in hosts if not isinstance(host, Isolated)), None)
+
     def _free_slot(self) -> int:
         now = time.monotonic()
         taken = set(self.view.residents)
@@ -158,19 +123,14 @@ class Slots:
         self.used_at[slot] = now
         return slot
 
-    def _admit(self, frame: bytes, slot: int) -> Resident:
-        """Into the view, after the golden check."""
+    def _admit(self, frame: bytes, slot: int, coming: Isolated | None = None) -> Resident:
+        """Into the view, after the golden check; one that was prepared may still be on its way up."""
         header, parts = unpack(frame)
         golden = golden_of(parts["golden"])
-        rows, features = golden[0].shape[1:]
-        key, host, row = f"solo {slot}", None, 0  # type: str, Host | None, int
-        if header["kind"] == "solo":
-            host = self._solo(parts["saved_model"], rows, features)
+        if coming is None:
+            key, host, row = hosted(self.view.hosts, slot, header, parts, self.folder)
         else:
-            key, host, row = self._join(arrays_of(parts["serving"]), rows, features)
-        reason = mismatch(host, row, golden)
-        if reason:
-            raise Refusal(f"{header['name']}@{header['version']}: {reason}")
+            key, host, row = alone(slot), coming, 0
         resident = Resident(
             slot=slot,
             name=header["name"],
@@ -178,7 +138,7 @@ class Slots:
             digest=header["digest"],
             card=header["card"],
             kind=header["kind"],
-            shape=(rows, features, golden[1].shape[1]),
+            shape=(*golden[0].shape[1:], golden[1].shape[1]),
             host=key,
             row=row,
             golden=golden,
@@ -187,24 +147,6 @@ class Slots:
         residents = {**view.residents, slot: resident}
         self.view = view_of(self.capacity, view.generation, residents, view.published, {**view.hosts, key: host})
         return resident
-
-    def _join(self, arrays: dict[str, F32], rows: int, features: int) -> tuple[str, Host, int]:
-        try:
-            shape: Shape = shape_of(arrays, rows)
-        except ValueError as error:
-            raise Refusal(str(error)) from error
-        if shape.features != features:
-            raise Refusal(f"the golden windows have {features} columns, the weights expect {shape.features}")
-        key = f"lstm {shape.rows}x{shape.features} {shape.units} {shape.outputs}"
-        group = self.view.hosts.get(key) or Group.begin(shape)
-        assert isinstance(group, Group)
-        host, row = group.add(arrays)
-        return key, host, row
-
-    def _solo(self, archive: bytes, rows: int, features: int) -> Solo:
-        solo = Solo.load(archive, self.folder)
-        solo.warm(rows, features)
-        return solo
 
     def _publish(self, published: Mapping[str, int]) -> int:
         view = self.view
@@ -233,22 +175,34 @@ class Slots:
         if listing.exists():
             stored = json.loads(listing.read_bytes())
         published: dict[str, int] = stored["published"]
-        kept = {f"{slot}.slot" for slot in published.values()} | {"published.json"}
+        self._sweep({f"{slot}.slot" for slot in published.values()} | {"published.json"})
+        coming = {slot: host for slot in published.values() if (host := self._prepare(slot))}
+        alive = {}
+        for name, slot in published.items():
+            try:
+                self._admit((self.folder / f"{slot}.slot").read_bytes(), slot, coming.get(slot))
+                alive[name] = slot
+            except (OSError, ValueError, KeyError, IndexError, Refusal) as error:
+                self.broken[name] = f"slot {slot}: {error}"
+        until = time.monotonic() + RESTORE_S
+        for host in coming.values():  # what is not up by then comes later: nobody else waits for it
+            host.wait(max(0.0, until - time.monotonic()))
+        self.view = replace(self.view, generation=max(stored["generation"], self.view.generation))
+        if published:
+            self._publish(alive)
+
+    def _prepare(self, slot: int) -> Isolated | None:
+        """An isolated member whose process begins to start, beside all the others; None for other kinds."""
+        with suppress(OSError, ValueError, KeyError, IndexError, Refusal):  # told by `_admit`
+            return prepared(*unpack((self.folder / f"{slot}.slot").read_bytes()), self.folder)
+        return None
+
+    def _sweep(self, kept: set[str]) -> None:
         for path in self.folder.iterdir():
             if path.is_dir():  # a SavedModel that was being loaded
                 shutil.rmtree(path)
             elif path.name not in kept:
                 path.unlink()
-        alive = {}
-        for name, slot in published.items():
-            try:
-                self._admit((self.folder / f"{slot}.slot").read_bytes(), slot)
-                alive[name] = slot
-            except (OSError, ValueError, KeyError, IndexError, Refusal) as error:
-                self.broken[name] = f"slot {slot}: {error}"
-        self.view = replace(self.view, generation=max(stored["generation"], self.view.generation))
-        if published:
-            self._publish(alive)
 
 
 def _replace(path: Path, data: bytes) -> None:

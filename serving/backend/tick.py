@@ -1,21 +1,24 @@
 """One request for all models: which windows go to which host, and the answers back in order.
 
-Vectorised over slots: python loops only over hosts, and over the members that
-sent more than one window. Runs inside Triton, imports nothing of penstock.
+Vectorised over slots: python loops only over hosts. Isolated members are asked first and listened to last, so that they
+work beside the others. Runs inside Triton, imports nothing of penstock.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .hosts import Stopped
-from .slots import View
+from .host import Cancelled, Host, Stopped
+from .isolated import Isolated
+from .view import View
 
 EMPTY, WRONG_SHAPE, FAILED = -1, -2, -3
 """In place of a version: nobody in that slot; its windows have another shape; its model raised."""
@@ -36,7 +39,7 @@ def answer_tick(
     slots: NDArray[Any],
     shapes: NDArray[Any],
     rows: NDArray[Any],
-    cancelled: Callable[[], bool],
+    cancelled: Cancelled,
 ) -> dict[str, NDArray[Any]]:
     """Slots [M], shapes [M, 2] (T, F), rows [sum T*F] float32 -> the tick's outputs.
 
@@ -56,19 +59,17 @@ def answer_tick(
     begins = np.concatenate([[0], np.cumsum(sizes)])
     out_begins = np.concatenate([[0], np.cumsum(widths)])
     values = np.full(out_begins[-1] + 1, np.nan, np.float32)
+    batches = []
     for number in np.unique(table[versions >= 0, 0]):
         mine = np.flatnonzero((table[:, 0] == number) & (versions >= 0))
-        size, width = sizes[mine[0]], widths[mine[0]]
-        windows = rows[begins[mine, None] + np.arange(size)].reshape(-1, *shapes[mine[0]])
-        try:
-            answers = _run(view.hosts[view.order[int(number)]], table[mine, 1], windows, cancelled)
-        except Stopped:
-            raise
-        except Exception as failure:  # one model's failure is its own slots' answer, not the tick's
+        windows = rows[begins[mine, None] + np.arange(sizes[mine[0]])].reshape(-1, *shapes[mine[0]])
+        batches.append(_Batch(view.hosts[view.order[int(number)]], mine, table[mine, 1], windows))
+    for mine, answers in _each(batches, cancelled):
+        if isinstance(answers, Exception):  # one model's failure is its own slots' answer, not the tick's
             versions[mine] = FAILED
-            _report(view, slots[mine], failure)
-            continue
-        values[out_begins[mine, None] + np.arange(width)] = answers
+            _report(view, slots[mine], answers)
+        else:
+            values[out_begins[mine, None] + np.arange(widths[mine[0]])] = answers
     failed = versions == FAILED
     if failed.any():
         values = np.append(values[:-1][np.repeat(~failed, widths)], np.float32(np.nan))
@@ -82,6 +83,40 @@ def answer_tick(
     }
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What one host is asked."""
+
+    host: Host
+    at: Ints
+    """[n] positions in the request."""
+    rows: Ints
+    """[n] the members' rows in the host."""
+    windows: NDArray[Any]
+    """[n, T, F]"""
+
+
+def _each(batches: Sequence[_Batch], cancelled: Cancelled) -> Iterator[tuple[Ints, NDArray[Any] | Exception]]:
+    """(positions, answers or why there are none) per batch; isolated members work while the others do."""
+    begun = [(b, _tried(partial(b.host.begin, b.windows))) for b in batches if isinstance(b.host, Isolated)]
+    for batch in batches:
+        if not isinstance(batch.host, Isolated):
+            yield batch.at, _tried(partial(batch.host.run, batch.rows, batch.windows, cancelled))
+    for batch, asked in begun:
+        answers = asked if isinstance(asked, Exception) else _tried(partial(asked.collect, cancelled))
+        yield batch.at, answers
+
+
+def _tried(work: Callable[[], Any]) -> Any:
+    """What it gives, or what it raised; a caller that has gone ends the whole tick."""
+    try:
+        return work()
+    except Stopped:
+        raise
+    except Exception as failure:
+        return failure
+
+
 def _report(view: View, slots: NDArray[Any], failure: Exception) -> None:
     """Into Triton's log: who failed, and why."""
     names = ", ".join(f"{r.name}@{r.version}" for slot in np.unique(slots) if (r := view.residents.get(int(slot))))
@@ -93,19 +128,3 @@ def _report(view: View, slots: NDArray[Any], failure: Exception) -> None:
         _said.clear()
     _said[why] = now
     log.error("no prediction of %s", why, exc_info=failure)
-
-
-def _run(host: Any, rows: Ints, windows: NDArray[Any], cancelled: Callable[[], bool]) -> NDArray[Any]:
-    """Members with one window go together; a member with many goes alone."""
-    unique, first, counts = np.unique(rows, return_index=True, return_counts=True)
-    single = np.sort(first[counts == 1])
-    parts = []
-    if len(single):
-        parts.append((single, host.run(rows[single].astype(np.int32), windows[single], cancelled)))
-    for row in unique[counts > 1]:
-        at = np.flatnonzero(rows == row)
-        parts.append((at, host.run_one(int(row), windows[at], cancelled)))
-    out = np.empty((len(rows), parts[0][1].shape[1]), np.float32)
-    for at, y in parts:
-        out[at] = y
-    return out

@@ -42,6 +42,22 @@ def test_one_of_ours_handed_back_stays_an_lstm() -> None:
     assert draft.serving is not None
 
 
+def test_an_isolated_lstm_is_kept_as_its_saved_model_and_says_the_same() -> None:
+    net = network.lstm(Shape(length=6, features=3, units=4, layers=1, outputs=2, linear=True))
+    draft = foreign.draft_of(net.model, name="ours", card={**CARD, "isolate": True}, windows=WINDOWS, scale=SCALE)
+    assert draft.kind == "solo"
+    assert draft.saved_model is not None
+    with foreign.served(draft.saved_model) as serve:
+        np.testing.assert_allclose(serve(WINDOWS), draft.golden.predictions, atol=1e-5)
+
+
+def test_a_model_that_says_no_number_is_refused() -> None:
+    model = gru()
+    model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
+    with pytest.raises(ModelError, match="not finite"):
+        foreign.draft_of(model, name="gru", card=CARD, windows=WINDOWS, scale=SCALE)
+
+
 def test_a_model_of_another_shape_is_refused() -> None:
     with pytest.raises(ModelError, match="does not take windows"):
         foreign.draft_of(gru(), name="gru", card=CARD, windows=WINDOWS[:, :, :2], scale=SCALE)

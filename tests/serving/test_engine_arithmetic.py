@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.serving.backend.forward import Shape, shape_of
-from penstock.serving.backend.hosts import Group, Stopped
-from penstock.serving.backend.slots import Resident, view_of
+from penstock.serving.backend.group import BLOCK, DEPTHS, Group
+from penstock.serving.backend.host import Stopped
 from penstock.serving.backend.tick import EMPTY, FAILED, WRONG_SHAPE, answer_tick
+from penstock.serving.backend.view import Resident, view_of
 
 SHAPES = (Shape(4, 2, (3,), 1), Shape(3, 3, (2, 4), 2))
 PER_SHAPE = 3
@@ -130,6 +131,52 @@ def test_a_caller_who_has_gone_stops_the_tick(engine):
     view, _ = engine
     with pytest.raises(Stopped):
         answer_tick(view, np.array([0]), np.array([[4, 2]]), np.zeros(8, np.float32), lambda: True)
+
+
+@settings(max_examples=40, deadline=None)
+@given(members=st.lists(st.integers(0, 2 * BLOCK + 2), min_size=1, max_size=80), seed=st.integers(0, 3))
+def test_any_mixture_of_members_is_answered_each_by_its_own(crowd, members, seed):
+    group, arrays = crowd
+    shape = SHAPES[0]
+    windows = np.random.default_rng(seed).normal(0, 1, (len(members), shape.rows, shape.features)).astype(np.float32)
+    said = group.run(np.array(members), windows, lambda: False)
+    wanted = np.array([slow(shape, arrays[m], x) for m, x in zip(members, windows, strict=True)])
+    np.testing.assert_allclose(said, wanted, rtol=2e-5, atol=2e-5)
+
+
+@pytest.fixture(scope="module")
+def crowd():
+    """A group of two full blocks and a third, and the arrays of each member by its row."""
+    group, arrays = Group.begin(SHAPES[0]), {}
+    for seed in range(2 * BLOCK + 3):
+        added = weights(SHAPES[0], 100 + seed)
+        group, row = group.add(added)
+        arrays[row] = added
+    return group, arrays
+
+
+def test_a_member_with_many_windows_takes_several_jobs(crowd):
+    group, arrays = crowd
+    count = DEPTHS[-1] * BLOCK + 3
+    windows = np.random.default_rng(1).normal(0, 1, (count, 4, 2)).astype(np.float32)
+    said = group.run_one(BLOCK + 1, windows, lambda: False)
+    np.testing.assert_allclose(said[-1], slow(SHAPES[0], arrays[BLOCK + 1], windows[-1]), rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(said[7], slow(SHAPES[0], arrays[BLOCK + 1], windows[7]), rtol=2e-5, atol=2e-5)
+
+
+def test_whoever_has_gone_is_not_computed_for(crowd):
+    group, _ = crowd
+    asked = []
+
+    def gone():
+        asked.append(True)
+        return len(asked) > 1
+
+    with pytest.raises(Stopped):
+        group.run(np.arange(2 * BLOCK + 3), np.zeros((2 * BLOCK + 3, 4, 2), np.float32), lambda: True)
+    rows = np.repeat(np.arange(2 * BLOCK + 3), 200)
+    with pytest.raises(Stopped):
+        group.run(rows, np.zeros((len(rows), 4, 2), np.float32), gone)
 
 
 def test_a_new_member_changes_nothing_for_who_holds_the_old_group():
