@@ -4,13 +4,15 @@ Knows tritonclient's types; opens no connection. Every output's byte length is
 checked against its shape: a server whose backend lost an output (numpy 2 under
 an old python backend) sends zero bytes with a healthy-looking shape.
 
-| gRPC status                           | becomes          | another endpoint is tried |
-|---------------------------------------|------------------|---------------------------|
-| UNAVAILABLE, or "Stub process ..."    | Unavailable      | yes                       |
-| DEADLINE_EXCEEDED, CANCELLED          | DeadlineExceeded | no                        |
-| RESOURCE_EXHAUSTED                    | Overloaded       | no                        |
-| INVALID_ARGUMENT, NOT_FOUND           | BadRequest       | no                        |
-| anything else                         | ServingError     | no                        |
+| gRPC status                           | becomes          |
+|---------------------------------------|------------------|
+| UNAVAILABLE, or "Stub process ..."    | Unavailable      |
+| DEADLINE_EXCEEDED, CANCELLED          | DeadlineExceeded |
+| RESOURCE_EXHAUSTED                    | Overloaded       |
+| INVALID_ARGUMENT, NOT_FOUND           | BadRequest       |
+| anything else                         | ServingError     |
+
+What each of them means to a call that another endpoint could answer stands in `outcomes.py`.
 """
 
 from __future__ import annotations
@@ -33,14 +35,12 @@ from penstock.errors import (
     ServingError,
     Unavailable,
 )
+from penstock.serving.bundle import Bundle
+from penstock.serving.regions import Region
 
 _TYPES = {"int32": "INT32", "int64": "INT64", "float32": "FP32", "uint8": "UINT8"}
 _DTYPES = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32, "UINT8": np.uint8}
 _STUB_DEAD = ("Stub process", "is not healthy")
-
-
-Rows = Sequence[NDArray[np.float32]] | NDArray[np.float32]
-"""Windows of a tick: M arrays [T, F], of any shapes, or one array [M, T, F]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,8 +68,10 @@ class Prediction:
 class TickAnswer:
     """What the engine said to one tick request over M slots."""
 
-    values: tuple[NDArray[np.float32], ...]
-    """Per slot [O]; empty where the version is negative."""
+    numbers: NDArray[np.float32]
+    """[sum O] the slots' values, one behind the other."""
+    ends: NDArray[np.int64]
+    """[M] where each slot's values end."""
     versions: NDArray[np.int64]
     """[M] -1: the slot is empty; -2: its windows have another shape; -3: its model raised."""
     members: NDArray[np.int64]
@@ -79,19 +81,20 @@ class TickAnswer:
     endpoint: str = field(default="")
     """Who answered; slots mean nothing to another one."""
 
+    @property
+    def values(self) -> tuple[NDArray[np.float32], ...]:
+        """Per slot [O]; empty where the version is negative."""
+        return tuple(np.split(self.numbers, self.ends[:-1]))
 
-def tick_call(slots: NDArray[np.int32], rows: Rows) -> Call:
-    """slots [M], rows: M windows [T, F] -> the request.
+
+def tick_call(slots: NDArray[np.int32], windows: Bundle) -> Call:
+    """slots [M] and their M windows -> the request.
 
     Raises BadRequest when the two do not fit together.
     """
-    if len(slots) != len(rows) or not len(slots):
-        raise BadRequest(f"a tick of {len(slots)} slots has {len(rows)} windows: give one [T, F] per slot")
-    inputs = {
-        "slots": np.asarray(slots, np.int32),
-        "shapes": np.array([r.shape for r in rows], np.int32).reshape(-1, 2),
-        "rows": np.concatenate([np.asarray(r, np.float32).reshape(-1) for r in rows]),
-    }
+    if len(slots) != len(windows) or not len(slots):
+        raise BadRequest(f"a tick of {len(slots)} slots has {len(windows)} windows: give one [T, F] per slot")
+    inputs = {"slots": np.asarray(slots, np.int32), "shapes": windows.shapes, "rows": windows.numbers}
     return Call(model="engine", inputs=inputs, outputs=("values", "widths", "versions", "members", "generation"))
 
 
@@ -100,12 +103,13 @@ def tick_answer(arrays: Mapping[str, NDArray[Any]], slots: int, endpoint: str) -
 
     Raises BadAnswer when the lengths do not add up.
     """
-    widths = arrays["widths"]
-    values = arrays["values"][:-1]
-    if len(arrays["versions"]) != slots or len(widths) != slots or widths.sum() != len(values):
-        raise BadAnswer(f"{endpoint}: a tick of {slots} slots was answered with {len(values)} values")
+    ends = np.cumsum(arrays["widths"], dtype=np.int64)
+    numbers = arrays["values"][:-1]
+    if len(arrays["versions"]) != slots or len(ends) != slots or ends[-1] != len(numbers):
+        raise BadAnswer(f"{endpoint}: a tick of {slots} slots was answered with {len(numbers)} values")
     return TickAnswer(
-        values=tuple(np.split(values, np.cumsum(widths)[:-1])),
+        numbers=numbers,
+        ends=ends,
         versions=arrays["versions"],
         members=arrays["members"],
         generation=int(arrays["generation"][0]),
@@ -113,12 +117,16 @@ def tick_answer(arrays: Mapping[str, NDArray[Any]], slots: int, endpoint: str) -
     )
 
 
-def infer_inputs(call: Call) -> list[InferInput]:
-    """The tensors of a call as tritonclient wants them."""
+def infer_inputs(call: Call, region: Region | None = None) -> list[InferInput]:
+    """The tensors of a call as tritonclient wants them; with a region they are written there."""
+    begins = None if region is None else region.put(list(call.inputs.values()))
     tensors = []
-    for name, array in call.inputs.items():
+    for k, (name, array) in enumerate(call.inputs.items()):
         tensor = InferInput(name, list(array.shape), _TYPES[array.dtype.name])
-        tensor.set_data_from_numpy(np.ascontiguousarray(array))
+        if region is None or begins is None:
+            tensor.set_data_from_numpy(np.ascontiguousarray(array))
+        else:
+            tensor.set_shared_memory(region.name, array.nbytes, begins[k])
         tensors.append(tensor)
     return tensors
 
