@@ -5,7 +5,7 @@ Only files are read: the page runs beside a stream or alone, and starts no proce
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from penstock.data.block import FILLED, Flag
 from penstock.data.history import cells_now
 from penstock.data.quality import assess
 from penstock.data.rules import Rules
+from penstock.data.simulator_station import station_of
 from penstock.data.views.speed_view import Spoken
 from penstock.data.windows import Reason, WindowSpec
 from penstock.errors import ModelError
@@ -32,11 +33,14 @@ TICKS_AT_ONCE = 1 << 20
 """A long span is read in blocks of about so many ticks: memory stays small, whatever its length."""
 
 
-def serve(site: Site, *, port: int, ready: Callable[[str], None]) -> None:
-    """Show the site on this machine's `port` (0: a free one) until SIGINT or SIGTERM; `ready` is told the address."""
+def serve(site: Site, *, port: int, ready: Callable[[str], None], with_parent: bool = False) -> None:
+    """Show the site on this machine's `port` (0: a free one) until SIGINT or SIGTERM; `ready` is told the address.
+
+    `with_parent`: also until the process that started this one has gone.
+    """
     from penstock.serving import pages  # panel takes a second to import
 
-    pages.serve(questions(site), port=port, ready=ready)
+    pages.serve(questions(site), port=port, ready=ready, with_parent=with_parent)
 
 
 def questions(site: Site) -> Questions:
@@ -46,7 +50,7 @@ def questions(site: Site) -> Questions:
         face=_face(site),
         trace=partial(_trace, site),
         standing=partial(_standing, site),
-        sheet=partial(_sheet, site, cards),
+        sheet=partial(_sheet, site, cards, {}),
         stretch=partial(_stretch, site),
         span=partial(_span, site),
     )
@@ -54,17 +58,20 @@ def questions(site: Site) -> Questions:
 
 def _face(site: Site) -> Face:
     plant = site.plant
-    choices = [
-        Choice(label=name if len(model.targets) == 1 else f"{name}: {target}", model=name, column=k, target=target,
-               unit=plant.tags[target].unit)
-        for name, model in plant.models.items()
-        for k, target in enumerate(model.targets)
-    ]  # fmt: skip
+    choices = [choice for name in site.model_names() for choice in _choices(name, site.spec(name))]
     tags = [(tag.name, tag.unit) for tag in plant.tags.values() if tag.expr is None]
     return Face(
         plant=plant.name, zone=plant.timezone, replay=plant.clock == "replay", period_s=plant.period_ns / 1e9,
-        choices=tuple(choices), tags=tuple(tags),
+        choices=tuple(choices), tags=tuple(tags), simulated=station_of(plant.name) is not None,
     )  # fmt: skip
+
+
+def _choices(name: str, spec: WindowSpec) -> list[Choice]:
+    single = len(spec.targets) == 1
+    return [
+        Choice(label=name if single else f"{name}: {target}", model=name, column=k, target=target, unit=unit)
+        for k, (target, unit) in enumerate(zip(spec.targets, spec.target_units, strict=True))
+    ]
 
 
 def _newest(site: Site) -> Spoken | None:
@@ -79,7 +86,7 @@ def _newest(site: Site) -> Spoken | None:
 
 
 def _trace(site: Site, model: str, rows: int) -> Trace:
-    desk, spec = site.desk(), WindowSpec.of(site.plant.model(model), site.plant)
+    desk, spec = site.desk(), site.spec(model)
     newest = _newest(site)
     last = (newest.tick if newest else -1) + spec.horizon + 1
     told = answers.query(desk, model, spec, last - rows * spec.every, last, strict=False)
@@ -104,9 +111,9 @@ def _trace(site: Site, model: str, rows: int) -> Trace:
 def _standing(site: Site) -> Standing:
     folder = site.folder / "speed"
     told: dict[str, Any] = read_status(folder) or {}
-    report, newest = told.get("report", {}), _newest(site)
+    report, newest, running = told.get("report", {}), _newest(site), occupied(folder)
     return Standing(
-        running=occupied(folder),
+        running=running,
         heard_ns=told.get("written_ns"),
         tick=newest.tick if newest else None,
         tick_ns=site.readings.grid.time(newest.tick) if newest else None,
@@ -114,18 +121,40 @@ def _standing(site: Site) -> Standing:
         readings=report.get("readings", 0),
         late=report.get("late", 0),
         refused=report.get("rejected", 0) + report.get("quarantined", 0),
-        rate=told.get("rate"),
-        trouble=told.get("trouble"),
+        rate=told.get("rate") if running else None,  # a stream that was killed told it last of itself
+        ended=not running and report.get("ended", False),
+        trouble=told.get("trouble") if running else None,
     )
 
 
-def _sheet(site: Site, cards: dict[tuple[str, int], str]) -> Sequence[Entry]:
-    newest, champions = _newest(site), site.models.champions()
-    places = _places(newest)
+def _sheet(
+    site: Site, cards: dict[tuple[str, int], str], specs: dict[tuple[str, int | None], WindowSpec]
+) -> list[Entry]:
+    champions, wanted = site.models.champions(), {}
+    for name in site.model_names():
+        key = name, champions.get(name)
+        if key not in specs:  # one takes 0.2 ms, and there may be hundreds at every tick
+            specs[key] = site.spec(name)
+        wanted[name] = specs[key]
+    said = _rounds(site, {spec.every for spec in wanted.values()})
+    places = {every: _places(row) for every, row in said.items()}
     return [
-        _entry(site, cards, choice, newest, places.get(choice.model), champions.get(choice.model))
-        for choice in _face(site).choices
+        _entry(site, cards, choice, said[spec.every], places[spec.every].get(name), champions.get(name))
+        for name, spec in wanted.items()
+        for choice in _choices(name, spec)
     ]
+
+
+def _rounds(site: Site, wanted: set[int]) -> dict[int, Spoken | None]:
+    """What was said last by the models that answer every so many ticks: not all of them do at the newest tick."""
+    view = site.desk().speed()
+    if view is None:
+        return dict.fromkeys(wanted)
+    try:
+        tick = view.last_tick() or 0
+        return {every: view.newest(tick - tick % every) for every in wanted}
+    finally:
+        view.close()
 
 
 def _places(newest: Spoken | None) -> dict[str, tuple[int, int]]:
@@ -157,7 +186,7 @@ def _trained(site: Site, cards: dict[tuple[str, int], str], model: str, version:
         return ""
     if (model, version) not in cards:
         try:
-            cards[model, version] = str(site.models.load(model, version).card["trained"]["end"])[:10]
+            cards[model, version] = str(site.models.card(model, version)["trained"].get("end", ""))[:10]
         except ModelError:
             cards[model, version] = ""  # the folder was removed; what it said stays on the page
     return cards[model, version]

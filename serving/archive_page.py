@@ -80,8 +80,10 @@ class ArchivePage:
         """The last `days` before the right edge of the view, None: all there is."""
         if self._chart is None:
             return
-        x, (low, high) = self._chart.figure.x_range, self._chart.figure.x_range.bounds
-        end = high if days is None else min(x.end, high)
+        x, (begin, newest) = self._chart.figure.x_range, (t / 1e6 for t in self._feed.questions.span())
+        low, high = charts.margins((begin, newest))
+        x.bounds = (low, high)  # a stream may have brought more since
+        end = high if days is None else min(x.end, newest)
         x.update(start=low if days is None else max(end - days * DAY_MS, low), end=end)
 
     def _moved(self, attr: str, old: Any, new: Any) -> None:

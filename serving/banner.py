@@ -11,10 +11,13 @@ from html import escape
 from zoneinfo import ZoneInfo
 
 import numpy as np
+from numpy.typing import NDArray
 
 from penstock.serving.feed import Moment
 from penstock.serving.questions import Choice, Entry, Face, Trace
 
+SILENT_S = 10.0
+"""A running stream tells of itself every second: one that has not for so long hangs."""
 CSS = """
 body, .bk-root { background: #ececec; color: #222; font-family: system-ui, sans-serif; margin: 0 10px; }
 """
@@ -23,12 +26,15 @@ STYLE = """
 .top { display: flex; gap: 18px; align-items: baseline; flex-wrap: wrap; font-size: 14px; }
 .top b { font-size: 20px; } .top a { color: #222; } .right { margin-left: auto; font-variant-numeric: tabular-nums; }
 .mode { border: 1px solid #555; padding: 1px 8px; letter-spacing: .06em; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(104px, 1fr)); gap: 6px; }
+.now { display: grid; grid-template-columns: 1.5fr 1fr 1fr 1fr; gap: 6px; margin-bottom: 6px; }
+.now .tile span { font-size: 26px; line-height: 1.15; white-space: nowrap; } .now .first.tile span { font-size: 42px; }
+.now u { text-decoration: none; font-size: 14px; color: #555; margin-left: 6px; font-weight: 400; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(118px, 1fr)); gap: 6px; }
 .tile { background: #f6f6f6; border: 1px solid #cfcfcf; padding: 4px 8px; min-height: 46px; }
 .tile i { font-style: normal; color: #555; font-size: 11px; display: block; }
 .tile small { display: block; font-size: 11px; color: #555; font-weight: 400; }
 .tile span { font-size: 15px; font-variant-numeric: tabular-nums; }
-.bad { color: #a00000; font-weight: 600; } .tile.off { border: 2px solid #c00000; }
+.bad { color: #a00000; font-weight: 600; } .tile.off { border: 2px solid #c00000; padding: 3px 7px; }
 .warn { color: #8a5200; font-weight: 600; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; background: #f6f6f6; }
 td, th { border: 1px solid #d5d5d5; padding: 2px 8px; text-align: left; }
@@ -41,7 +47,9 @@ def top(face: Face, moment: Moment, page: str) -> str:
     """Plant, mode, state, the other page, and the clock in the plant's zone."""
     now = datetime.fromtimestamp(moment.wall_s, ZoneInfo(face.zone))
     other = '<a href="./archive">archive</a>' if page == "live" else '<a href="./">live</a>'
-    parts = [f"<b>{escape(face.plant)}</b>", f"<span class=mode>{mode(face, moment)}</span>"]
+    name = face.plant.partition(",")[0]  # a simulated one carries its options in its name
+    parts = [f'<b title="{escape(face.plant)}">{escape(name)}</b>', f"<span class=mode>{mode(face, moment)}</span>"]
+    parts += ["<span class='mode warn'>SIMULATED: no plant behind it</span>"] if face.simulated else []
     parts += [_state(moment), other, f"<span class=right>{now:%Y-%m-%d %H:%M:%S} {escape(face.zone)}</span>"]
     return f"{STYLE}<div class=top>{' '.join(parts)}</div>"
 
@@ -52,7 +60,13 @@ def mode(face: Face, moment: Moment) -> str:
         return "LIVE"
     standing = moment.standing
     year = f" {np.datetime64(standing.tick_ns, 'ns').astype('datetime64[Y]')}" if standing.tick_ns is not None else ""
-    return f"REPLAY{year}" + (f", {standing.rate:,.0f}x" if standing.rate else "")
+    return f"REPLAY{year}" + (f", {times(standing.rate)}" if standing.rate else "")
+
+
+def times(rate: float) -> str:
+    """A rate as people say it, 600x: two digits, as a measured one is never quite the same."""
+    rounded = float(f"{rate:.2g}")
+    return f"{rounded:,.0f}x" if rounded >= 10 else f"{rounded:g}x"
 
 
 def _state(moment: Moment) -> str:
@@ -60,6 +74,8 @@ def _state(moment: Moment) -> str:
         return f"<span class=bad id=state>&#9650; TROUBLE: {escape(moment.trouble)}</span>"
     if moment.data_age_s is None:
         return "<span class=warn id=state>&#9671; nothing was said yet; start a stream: penstock stream</span>"
+    if moment.standing.ended:
+        return f"<span class=warn id=state>&#9671; ENDED {age(moment.data_age_s)} ago, with its source</span>"
     if moment.stale:
         why = "the stream says nothing new" if moment.standing.running else "no stream runs"
         return f"<span class=bad id=state>&#9650; STALE, data {age(moment.data_age_s)} old: {why}</span>"
@@ -67,37 +83,91 @@ def _state(moment: Moment) -> str:
 
 
 def age(seconds: float) -> str:
-    """Whole seconds, so that an age is read at a glance; tenths below ten."""
-    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:,.0f} s"
+    """Seconds, so that an age is read at a glance; tenths below ten, larger units from ten minutes on."""
+    if seconds < 600:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    for size, name in ((86_400, "d"), (3600, "h")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {name}"
+    return f"{seconds / 60:.0f} min"
 
 
-def tiles(face: Face, moment: Moment, choice: Choice, trace: Trace, entry: Entry | None) -> str:
-    """The figures of the stream and of the model that is shown."""
-    standing, unit = moment.standing, escape(choice.unit)
-    mine, naive, n = errors(trace, choice.column)
+def tiles(face: Face, moment: Moment, choice: Choice, entry: Entry | None) -> str:
+    """The figures of the stream, and which model speaks."""
+    standing = moment.standing
     behind = max(standing.closed - 1 - standing.tick, 0) if standing.closed and standing.tick is not None else 0
     version = f"{escape(choice.model)}@{entry.version}" if entry and entry.version else "none"
-    newest = "" if standing.tick_ns is None else clock(standing.tick_ns, face.zone)
+    over, pace = standing.ended, f"{moment.readings_per_s:,.0f} readings/s"
+    day, _, hour = clock(standing.tick_ns, face).partition(" ")
+    silent = not standing.running or moment.link_age_s is None or moment.link_age_s > SILENT_S
     shown = [
-        ("data time", newest, False),
-        ("data age", "none" if moment.data_age_s is None else age(moment.data_age_s), moment.stale),
-        ("stream heard", "never" if moment.link_age_s is None else age(moment.link_age_s), not standing.running),
-        ("stream", f"{moment.ticks_per_s:,.1f}<small>ticks/s, {moment.readings_per_s:,.0f} readings/s</small>", False),
+        ("data time", f"{hour}<small>{day}</small>", False),
+        ("data age", "none" if moment.data_age_s is None else age(moment.data_age_s), moment.stale and not over),
+        ("stream heard", _heard(moment), silent and not over),
+        ("stream", f"{moment.ticks_per_s:,.1f} ticks/s<small>{pace}</small>", False),
         ("lag", f"{behind:,}<small>ticks</small>", behind > 2 and behind > 2 * moment.ticks_per_s),
-        ("late", f"{standing.late:,}", standing.late > 0),
-        ("rejected", f"{standing.refused:,}", standing.refused > 0),
-        ("live MAE", f"{mine:.3g}<small>{unit}, n {n}</small>" if n else "no truth", False),
-        ("persistence", f"{naive:.3g}<small>{unit}, n {n}</small>" if n else "no truth", False),
+        ("late", f"{standing.late:,}<small>readings</small>", standing.late > 0),
+        ("rejected", f"{standing.refused:,}<small>readings</small>", standing.refused > 0),
         ("model", version, version == "none"),
         ("trained to", escape(entry.trained) if entry else "", False),
     ]
     return f"{STYLE}<div class=tiles>{''.join(_tile(*each) for each in shown)}</div>"
 
 
-def _tile(name: str, text: str, off: bool) -> str:
+def _heard(moment: Moment) -> str:
+    return "never" if moment.link_age_s is None else f"{age(moment.link_age_s)}<small>ago</small>"
+
+
+def _tile(name: str, text: str, off: bool, kind: str = "") -> str:
     sign = "&#9650; " if off else ""
-    kind, ink = (" off", " class=bad") if off else ("", "")
-    return f'<div class="tile{kind}"><i>{name}</i><span{ink}>{sign}{text}</span></div>'
+    ink = " class=bad" if off else ""
+    return f'<div class="tile {kind} {"off" if off else ""}"><i>{name}</i><span{ink}>{sign}{text}</span></div>'
+
+
+def now(face: Face, moment: Moment, choice: Choice, trace: Trace) -> str:
+    """What to act on, in large figures: the newest prediction, the truth so far, and how well the model does."""
+    unit, said, truth = escape(choice.unit), trace.prediction[:, choice.column], trace.truth[:, choice.column]
+    mine, naive, n = errors(trace, choice.column)
+    both = np.flatnonzero(np.isfinite(truth) & np.isfinite(said))
+    apart = f"{figure(truth[both[-1]] - said[both[-1]], sign=True)}<u>{unit}</u>" if len(both) else "none yet"
+    beside = f"persistence {figure(naive)} {unit}, n {n}" if n else "no truth beside a prediction"
+    newest, off = _newest(trace, said, unit)
+    off = off or (moment.stale and not moment.standing.ended)  # nobody should act on an old one unawares
+    shown = [
+        (f"prediction of {escape(choice.target)}{_at(face, trace, said, 'for')}", newest, off, "first"),
+        (f"truth{_at(face, trace, truth, 'of')}", *_value(truth, unit), ""),
+        (f"truth - prediction{_at(face, trace, truth - said, 'of')}", apart, False, ""),
+        ("live MAE", f"{figure(mine)}<u>{unit}</u><small>{beside}</small>" if n else beside, False, ""),
+    ]
+    return f"{STYLE}<div class=now>{''.join(_tile(*each) for each in shown)}</div>"
+
+
+def _newest(trace: Trace, said: NDArray[np.float32], unit: str) -> tuple[str, bool]:
+    """The newest prediction; one that was withheld is not replaced by an older one."""
+    if not len(said):
+        return "none yet", False
+    if np.isfinite(said[-1]):
+        return _value(said, unit)
+    reason = str(trace.reasons[-1])
+    return f"<b>{escape(reason.replace('_', ' ').lower())}</b>", reason != "NOT_RUNNING"
+
+
+def _value(values: NDArray[np.float32], unit: str) -> tuple[str, bool]:
+    """The newest value that there is, never abnormal in itself."""
+    there = np.flatnonzero(np.isfinite(values))
+    return (f"{figure(values[there[-1]])}<u>{unit}</u>" if len(there) else "none yet"), False
+
+
+def _at(face: Face, trace: Trace, values: NDArray[np.float32], word: str) -> str:
+    there = np.flatnonzero(np.isfinite(values))
+    return f" {word} {clock(int(trace.times[there[-1]]), face)}" if len(there) else ""
+
+
+def figure(value: float, *, sign: bool = False) -> str:
+    """About four digits, and never an exponent."""
+    size = abs(float(value))
+    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3
+    return f"{float(value):{'+' if sign else ''},.{digits}f}"
 
 
 def errors(trace: Trace, column: int) -> tuple[float, float, int]:
@@ -110,9 +180,12 @@ def errors(trace: Trace, column: int) -> tuple[float, float, int]:
     return mine, theirs, int(both.sum())
 
 
-def clock(time_ns: int, zone: str) -> str:
-    """A data time in the plant's zone."""
-    return f"{datetime.fromtimestamp(time_ns / 1e9, ZoneInfo(zone)):%Y-%m-%d %H:%M}"
+def clock(time_ns: int | None, face: Face) -> str:
+    """A data time in the plant's zone; seconds where ticks are that short."""
+    if time_ns is None:
+        return ""
+    form = "%Y-%m-%d %H:%M" + (":%S" if face.period_s < 60 else "")
+    return f"{datetime.fromtimestamp(time_ns / 1e9, ZoneInfo(face.zone)):{form}}"
 
 
 def sheet(entries: Sequence[Entry]) -> str:
@@ -126,7 +199,7 @@ def sheet(entries: Sequence[Entry]) -> str:
 
 def _line(entry: Entry) -> str:
     choice = entry.choice
-    value = "" if np.isnan(entry.prediction) else f"{entry.prediction:,.2f}"
+    value = "" if np.isnan(entry.prediction) else figure(entry.prediction)
     cells: Iterable[tuple[str, str]] = (
         ("", escape(choice.model)), ("", escape(choice.target)), ("", _word(entry)), ("n", value),
         ("", escape(choice.unit)), ("n", str(entry.version or "")), ("", escape(entry.trained)),

@@ -35,7 +35,7 @@ TREND = ("truth", "prediction", "filled", "faulty", "withheld")
 _LABEL = """
 const show = (ms, options) => new Intl.DateTimeFormat('sv-SE', {timeZone: zone, ...options}).format(new Date(ms))
 const day = {year: 'numeric', month: '2-digit', day: '2-digit'}
-const minute = {month: '2-digit', day: '2-digit', hour: '2-digit', minute: '2-digit'}
+const minute = {...day, hour: '2-digit', minute: '2-digit'}
 """
 
 
@@ -66,9 +66,12 @@ def residual(zone: str, beside: Chart) -> Chart:
     chart = _drawn(
         hv.HLine(0).opts(color=SOFT, line_width=1)
         * frame.hvplot.step(x="time", y="residual", color=INK, line_width=1.2, where="mid"),
-        ("residual",), zone, height=150,
+        ("residual",), zone, height=175,
     )  # fmt: skip
     chart.figure.x_range = beside.figure.x_range
+    chart.figure.toolbar_location = None  # that of `beside` moves both
+    chart.figure.min_border_right = 30  # as wide as its toolbar: the same moment stands above itself
+    chart.figure.xaxis.axis_label = f"time, {zone}"
     return chart
 
 
@@ -78,11 +81,17 @@ def stretch(zone: str, span_ms: tuple[float, float]) -> Chart:
     plot = frame.hvplot.line(x="time", y="value", color=INK, line_width=1) * _marks(
         frame, "faulty", "x", RED, "bad readings"
     )
-    chart = _drawn(plot, ("value", "faulty"), zone, height=440)
-    margin = (span_ms[1] - span_ms[0]) * 0.02
-    bounds = (span_ms[0] - margin, span_ms[1] + margin)
+    chart = _drawn(plot, ("value", "faulty"), zone, height=560)
+    bounds = margins(span_ms)
+    chart.figure.xaxis.axis_label = f"time, {zone}"
     chart.figure.x_range = Range1d(*bounds, bounds=bounds, min_interval=1000.0)
     return chart
+
+
+def margins(span_ms: tuple[float, float]) -> tuple[float, float]:
+    """How far a view of the span may be moved."""
+    margin = (span_ms[1] - span_ms[0]) * 0.02
+    return span_ms[0] - margin, span_ms[1] + margin
 
 
 def rows(columns: dict[str, Any], times_ns: Any) -> dict[str, Any]:
@@ -127,7 +136,7 @@ def _drawn(plot: Any, columns: Sequence[str], zone: str, *, height: int) -> Char
     figure.xaxis.formatter = CustomJSTickFormatter(
         args={"zone": zone},
         code=_LABEL
-        + "return ticks.length > 1 && ticks[1] - ticks[0] >= 86400000 ? show(tick, day) : show(tick, minute)",
+        + "return ticks.length > 1 && ticks[1] - ticks[0] >= 86400000 ? show(tick, day) : show(tick, minute).slice(5)",
     )
     figure.xaxis.axis_label = None
     figure.background_fill_color = figure.border_fill_color = GROUND
@@ -150,9 +159,7 @@ def _legend_above(figure: Any) -> None:
 
 def _tools(figure: Any, column: str, zone: str) -> None:
     """Pan and wheel along time, a box, back again; the values under the mouse."""
-    when = CustomJSHover(
-        args={"zone": zone}, code=_LABEL + "return Number.isFinite(value) ? show(value, {...day, ...minute}) : ''"
-    )
+    when = CustomJSHover(args={"zone": zone}, code=_LABEL + "return Number.isFinite(value) ? show(value, minute) : ''")
     line = [r for r in figure.select(GlyphRenderer) if getattr(r.glyph, "y", None) == column]
     hover = HoverTool(
         renderers=line,

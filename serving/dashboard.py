@@ -40,7 +40,9 @@ class LivePage:
         choices = {choice.label: choice for choice in self._face.choices}
         self._choices = choices
         self._pick = pn.widgets.Select(name="model", options=list(choices), width=260)
-        self._top, self._tiles, self._sheet = (pn.pane.HTML("", sizing_mode="stretch_width") for _ in range(3))
+        self._top, self._now, self._tiles, self._sheet = (
+            pn.pane.HTML("", sizing_mode="stretch_width") for _ in range(4)
+        )
         self._beat, self._note = Div(text="0", visible=False), Div(text="")
         self._beats = 0
         zone = self._face.zone
@@ -56,7 +58,7 @@ class LivePage:
         )
         pn.state.add_periodic_callback(self.refresh, REFRESH_MS)
         return pn.Column(
-            self._top, pn.Row(self._pick, pn.pane.Bokeh(self._note), pn.pane.Bokeh(self._beat)), self._tiles,
+            self._top, pn.Row(self._pick, pn.pane.Bokeh(self._note), pn.pane.Bokeh(self._beat)), self._now, self._tiles,
             *(pn.pane.Bokeh(chart.figure, sizing_mode="stretch_width") for chart in (self._trend, self._residual)),
             pn.Column(self._sheet, max_height=260, scroll=True, sizing_mode="stretch_width"),
             sizing_mode="stretch_width", max_width=1600,
@@ -73,7 +75,8 @@ class LivePage:
         trace = self._feed.trace(choice.model) if choice else None
         if choice is None or trace is None:
             return
-        self._say(self._tiles, banner.tiles(self._face, moment, choice, trace, self._entry(choice)))
+        self._say(self._tiles, banner.tiles(self._face, moment, choice, self._entry(choice)))
+        self._say(self._now, banner.now(self._face, moment, choice, trace))
         feed_rows(self._trend, trend_columns(trace, choice.column), trace)
         feed_rows(self._residual, residual_columns(trace, choice.column), trace)
 

@@ -24,7 +24,7 @@ UNSEEN_S = 10.0
 """A model that no session has asked for so long is read no more."""
 TRUTH_S = 5.0
 """Rows are read again so often although nothing new was said: a late truth may have come."""
-PACE_S = 30.0
+PACE_S = 10.0
 """The pace of the stream is measured over this long."""
 STALE_FLOOR_S = 2.0
 """Nothing is called stale before: a fast replay's two ticks are shorter than the poll and the commit."""
@@ -58,6 +58,8 @@ class Pace:
     replay: bool
     moves: deque[tuple[float, int, int]] = field(default_factory=deque)
     """(wall seconds, tick, readings) of each poll that found a new tick."""
+    told: float | None = None
+    """The rate that the stream told when its newest tick came: later it only tells how slow it has become."""
 
     def see(self, wall_s: float, standing: Standing) -> None:
         """Take one poll in."""
@@ -66,6 +68,7 @@ class Pace:
         if not self.moves and not standing.running and standing.heard_ns is not None:
             wall_s = standing.heard_ns / 1e9  # it cannot be younger than the stream's last word
         self.moves.append((wall_s, standing.tick, standing.readings))
+        self.told = standing.rate
         while len(self.moves) > 2 and self.moves[-1][0] - self.moves[1][0] > PACE_S:
             self.moves.popleft()
 
@@ -77,12 +80,12 @@ class Pace:
         took = max(end - begin, 1e-3)
         return (last - tick) / took, max(count - readings, 0) / took
 
-    def tick_s(self, rate: float | None) -> float:
+    def tick_s(self) -> float:
         """How long a tick takes on the wall clock."""
         if not self.replay:
             return self.period_s
-        if rate:
-            return self.period_s / rate
+        if self.told:
+            return self.period_s / self.told
         measured = self.rates()[0]
         return 1 / measured if measured else self.period_s
 
@@ -90,8 +93,8 @@ class Pace:
         """Everything there is to say at `wall_s`."""
         age = wall_s - self.moves[-1][0] if self.moves else None
         heard = None if standing.heard_ns is None else wall_s - standing.heard_ns / 1e9
-        silent = age is None or age > max(2 * self.tick_s(standing.rate), STALE_FLOOR_S)
-        moving = standing.running and age is not None and age <= max(2 * self.tick_s(standing.rate), PACE_S)
+        silent = age is None or age > max(2 * self.tick_s(), STALE_FLOOR_S)
+        moving = standing.running and age is not None and age <= max(2 * self.tick_s(), PACE_S)
         ticks, readings = self.rates() if moving else (0.0, 0.0)
         return Moment(
             wall_s=wall_s, standing=standing, data_age_s=age, link_age_s=heard, ticks_per_s=ticks,

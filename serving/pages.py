@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import panel as pn
+from tornado.ioloop import PeriodicCallback
 from tornado.websocket import WebSocketClosedError
 
 from penstock.errors import SiteError
@@ -22,12 +24,15 @@ from penstock.serving.triton import HOST, free_port
 
 UNUSED_MS = 15_000
 """A session whose browser has gone is let go after so long."""
+PARENT_MS = 500
+"""Between two looks at whether the parent is still there."""
 
 
-def serve(questions: Questions, *, port: int, ready: Callable[[str], None]) -> None:
+def serve(questions: Questions, *, port: int, ready: Callable[[str], None], with_parent: bool = False) -> None:
     """Serve the pages on this machine until SIGINT or SIGTERM; `ready` is told the address.
 
-    Port 0 takes a free one. Raises SiteError when the port is taken.
+    Port 0 takes a free one. `with_parent`: it ends when the process that started it has gone, killed or not.
+    Raises SiteError when the port is taken.
     """
     pn.extension(raw_css=[banner.CSS])
     feed = Feed(questions)
@@ -35,6 +40,8 @@ def serve(questions: Questions, *, port: int, ready: Callable[[str], None]) -> N
     feed.start()
     try:
         server.io_loop.asyncio_loop.set_exception_handler(_browser_gone)
+        if with_parent:
+            _watch_parent(server.io_loop, os.getppid())
         with _signals(server.io_loop):
             ready(f"http://{HOST}:{server.port}/")
             server.io_loop.start()
@@ -57,6 +64,11 @@ def _server(feed: Feed, port: int) -> Any:
         raise SiteError(
             f"{HOST}:{port}: the page cannot be served there: {error}; name another --port, or 0"
         ) from error
+
+
+def _watch_parent(loop: Any, parent: int) -> None:
+    """An orphan has another parent."""
+    PeriodicCallback(lambda: None if os.getppid() == parent else loop.stop(), PARENT_MS).start()
 
 
 def _browser_gone(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

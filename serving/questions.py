@@ -35,6 +35,8 @@ class Face:
     """Time zone of everything on screen."""
     replay: bool
     """The plant's clock is a recording's."""
+    simulated: bool
+    """No plant is behind it: that is said on every page."""
     period_s: float
     choices: tuple[Choice, ...]
     tags: tuple[tuple[str, str], ...]
@@ -81,7 +83,9 @@ class Standing:
     refused: int
     """Rejected and quarantined. All three: of this run of the stream."""
     rate: float | None
-    """Event seconds per second of a replay, where the stream tells it."""
+    """Event seconds per wall second, as a running stream tells it; None: not known."""
+    ended: bool
+    """The stream has ended with its source: nothing more is to come."""
     trouble: str | None
     """Why nothing is said, in the stream's own words."""
 

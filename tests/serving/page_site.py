@@ -51,9 +51,9 @@ def readings() -> pd.DataFrame:
     return pd.DataFrame({"time": times, "speed": 1500 + 300 * np.sin(k / 90), "flow": flow})
 
 
-def make(folder: Path) -> Path:
+def make(folder: Path, plant: str = PLANT) -> Path:
     """The site, with its readings archived and version 1 of both models recorded as live."""
-    (folder / "pump.toml").write_text(PLANT)
+    (folder / "pump.toml").write_text(plant)
     with Site.create(folder / "pump", folder / "pump.toml") as site:
         site.load(readings(), time_column="time")
         for name in ("flow", "speed"):
@@ -116,5 +116,5 @@ def _status(tick: int) -> Status:
     )  # fmt: skip
     return Status(
         pid=1, written_ns=time.time_ns(), tail=1, archived=1, closed=tick + 1, next_tick=tick + 1,
-        members={"flow": 1, "speed": 1}, backlog=0, trouble=None, report=report,
+        members={"flow": 1, "speed": 1}, backlog=0, rate=4.0, trouble=None, report=report,
     )  # fmt: skip

@@ -12,13 +12,13 @@ from penstock.serving.questions import Standing
 SECOND = 10**9
 RUNNING = Standing(
     running=True, heard_ns=100 * SECOND, tick=5, tick_ns=0, closed=6, readings=0, late=0, refused=0, rate=None,
-    trouble=None,
+    ended=False, trouble=None,
 )  # fmt: skip
 
 
-def watched(pace: Pace, *polls: tuple[float, int]) -> Pace:
+def watched(pace: Pace, *polls: tuple[float, int], rate: float | None = None) -> Pace:
     for wall_s, tick in polls:
-        pace.see(wall_s, replace(RUNNING, tick=tick, readings=10 * tick))
+        pace.see(wall_s, replace(RUNNING, tick=tick, readings=10 * tick, rate=rate))
     return pace
 
 
@@ -34,8 +34,14 @@ def watched(pace: Pace, *polls: tuple[float, int]) -> Pace:
     ],
 )
 def test_stale_after_two_ticks(replay: bool, rate: float | None, wall_s: float, stale: bool) -> None:
-    pace = watched(Pace(period_s=10.0, replay=replay), (100.0, 5))
+    pace = watched(Pace(period_s=10.0, replay=replay), (100.0, 5), rate=rate)
     assert pace.moment(wall_s, replace(RUNNING, rate=rate), None).stale is stale
+
+
+def test_a_replay_that_hangs_is_stale_although_it_tells_an_ever_smaller_rate() -> None:
+    pace = watched(Pace(period_s=10.0, replay=True), (100.0, 5), (105.0, 6), rate=2.0)
+    assert not pace.moment(114.9, replace(RUNNING, rate=10 / 9.9), None).stale
+    assert pace.moment(115.1, replace(RUNNING, rate=10 / 10.1), None).stale
 
 
 def test_a_replay_that_does_not_tell_its_rate_is_measured() -> None:

@@ -160,7 +160,8 @@ def test_a_person_watches_the_plant(address: str, voice: Voice, browser: Browser
     assert any(value is not None and value == value for value in after["filled"])
     assert any(value is not None and value == value for value in after["faulty"])
     said = browser.text()
-    for words in ("pump", "LIVE", "current", "live MAE 3", "flow@1", "2025-03-02", "late ▲ 7", "rejected ▲ 5"):
+    for words in ("pump", "LIVE", "current", "live MAE 3.00 m3/h persistence", "flow@1", "2025-03-02", "late ▲ 7",
+                  "rejected ▲ 5", "prediction of flow for 2025-03-01 0", "truth of 2025-03-01 0"):  # fmt: skip
         assert words in said, f"{words!r} is not in: {said}"
 
     # 2

@@ -1,0 +1,1 @@
+"""Benchmarks that stay: each is a command, `penstock bench NAME`."""

@@ -1,0 +1,72 @@
+"""The peer of `bench train`: what a data scientist writes first, a loop that builds and fits one Keras model after another.
+
+Same layers, windows, batch size, learning rate and epochs as ours, and TensorFlow with its own choice of threads. It
+is given its windows ready made in memory and saves nothing: neither is counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock.batch.plan import Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looped:
+    """What a loop over some jobs came to."""
+
+    import_s: float
+    """TensorFlow's import, once."""
+    seconds: tuple[float, ...]
+    """Build and fit, per model."""
+    losses: tuple[float, ...]
+    """Smallest validation loss, per model, in units of the change's variance."""
+
+
+def loop(jobs: Sequence[Job]) -> Looped:
+    """Build and fit each; runs in a process of its own, so that nothing is warm but what the loop itself warms."""
+    begun = time.perf_counter()
+    import keras
+
+    import_s = time.perf_counter() - begun
+    seconds, losses = [], []
+    for job in jobs:
+        keras.utils.set_random_seed(job.lstm.seed)
+        spent, loss = _fitted(job)
+        seconds.append(spent)
+        losses.append(loss)
+    return Looped(import_s=import_s, seconds=tuple(seconds), losses=tuple(losses))
+
+
+def _fitted(job: Job) -> tuple[float, float]:
+    """(seconds, validation loss) of one model."""
+    import keras
+
+    from penstock.batch import network
+    from penstock.batch.history import past
+    from penstock.batch.sample import input_scaling, output_scaling
+    from penstock.batch.training import relations, sampled
+
+    sample = sampled(job, past(job.history.source, job.spec, job.ids, job.first, job.last))
+    mean, inv = input_scaling(sample)
+    scale, shift = output_scaling(sample)
+    parts = [
+        (sample.x[at], (sample.change(at) - shift) / scale) for at in (sample.train, sample.validation)
+    ]  # copies: ready in memory
+    shape = network.Shape(
+        length=job.spec.length, features=len(job.spec.features), units=job.lstm.units, layers=1, outputs=1, linear=True
+    )
+    begun = time.perf_counter()
+    net = network.lstm(shape)
+    last, _ = relations(job)
+    network.set_scaling(
+        net.model,
+        network.Scaling(relative=sample.relative, mean=mean, inv=inv, scale=scale, shift=shift, last=last),
+    )
+    net.raw.compile(optimizer=keras.optimizers.Adam(job.lstm.learning_rate, clipnorm=1.0), loss="mse")
+    told = net.raw.fit(
+        *parts[0], validation_data=parts[1], batch_size=job.lstm.batch, epochs=job.lstm.epochs, verbose=0
+    )
+    return time.perf_counter() - begun, float(min(told.history["val_loss"]))

@@ -1,0 +1,97 @@
+"""`penstock bench`: measurements of penstock itself, each a command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from penstock.cli_options import Json, print_answer
+
+app = typer.Typer()
+bench = typer.Typer(no_args_is_help=True)
+app.add_typer(
+    bench,
+    name="bench",
+    help="Measure penstock on this machine; it should be quiet. Example: penstock bench page --minutes 2 --json",
+)
+
+
+@bench.callback()
+def _group() -> None:
+    """One command only would otherwise stand in the group's place."""
+
+
+@bench.command()
+def page(
+    minutes: Annotated[float, typer.Option(help="How long the page is open.", min=0.2)] = 10.0,
+    models: Annotated[int, typer.Option(help="Models of the simulated plant.", min=1)] = 200,
+    sessions: Annotated[int, typer.Option(help="Open browser sessions; the first of them stalls.", min=2)] = 5,
+    as_json: Json = False,
+) -> None:
+    """Stream a simulated plant at a tick a second and watch the live page: its memory, and what it costs the ticks.
+
+    Makes a scratch site, which is removed; takes two minutes more than --minutes.
+    Example: penstock bench page --minutes 10 --models 200 --sessions 5 --json
+    """
+    from penstock.bench.page import Wish, run
+    from penstock.screen import Progress, bench_table
+
+    with Progress("bench page") as bar:
+        told = run(Wish(minutes=minutes, models=models, sessions=sessions), lambda text: bar(0, None, text))
+    print_answer(told, as_json, bench_table(told))
+
+
+@bench.command()
+def fleet(
+    models: Annotated[str, typer.Option(help="Sizes of the fleet, ascending.")] = "100,300,500",
+    as_json: Json = False,
+) -> None:
+    """A tick of hundreds of LSTMs on the real Triton, beside the usual ways to ask them, all measured in one run.
+
+    Takes about five minutes and 3 GiB; nothing stays.
+    Example: penstock bench fleet --models 100,300,500 --json
+    """
+    from penstock.bench.fleet import run
+    from penstock.screen import Progress, bench_table
+
+    counts = tuple(sorted(int(text) for text in models.split(",")))
+    with Progress("bench fleet") as bar:
+        told = run(counts, lambda text: bar(0, None, text))
+    print_answer(told, as_json, bench_table(told))
+
+
+@bench.command()
+def deploy(
+    models: Annotated[int, typer.Option(help="Members of the fleet.", min=2)] = 300,
+    as_json: Json = False,
+) -> None:
+    """How long until one member's new version answers, while every member is asked at every tick.
+
+    Takes about four minutes; nothing stays.
+    Example: penstock bench deploy --models 300 --json
+    """
+    from penstock.bench.deploy import run
+    from penstock.screen import Progress, bench_table
+
+    with Progress("bench deploy") as bar:
+        told = run(models, lambda text: bar(0, None, text))
+    print_answer(told, as_json, bench_table(told))
+
+
+@bench.command()
+def train(
+    models: Annotated[int, typer.Option(help="Models of one shape.", min=5)] = 100,
+    as_json: Json = False,
+) -> None:
+    """Train a fleet over Dask, beside a plain loop of Keras build + fit on the same windows.
+
+    Makes a scratch site, which is removed; takes about three minutes.
+    Example: penstock bench train --models 100 --json
+    """
+    from penstock.bench.train import run
+    from penstock.screen import Progress, bench_table
+
+    with Progress("bench train") as bar:
+        told = run(models, lambda text: bar(0, None, text))
+    print_answer(told, as_json, bench_table(told))
