@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,8 @@ class Begun:
 def begin(folder: Path, file: Path, timezone: str | None = None) -> Begun:
     """Make a site in `folder` whose plant.toml is guessed from the CSV file `file`.
 
-    `timezone`: of times without an offset; None: UTC. Raises SourceError where the file cannot be understood,
-    SiteError where `folder` is a site already; nothing is made then.
+    `timezone`: of times without an offset; None: told by their clock changes, else UTC. Raises SourceError where
+    the file cannot be understood, SiteError where `folder` is a site already; nothing is made then.
     """
     if (folder / "site.json").exists():
         raise SiteError(f"{folder}: is a site already; open it, or choose another folder")
@@ -46,5 +47,5 @@ def begin(folder: Path, file: Path, timezone: str | None = None) -> Begun:
         tags=tags,
         models=(model_name(found),),
         notes=found.notes,
-        next=f"penstock import {file} --site {folder}",
+        next=shlex.join(["penstock", "import", str(file), "--site", str(folder)]),
     )

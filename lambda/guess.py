@@ -11,22 +11,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from penstock.data.importing.csv_rows import DELIMITERS, CsvFile
+from penstock.data.importing.csv_rows import DELIMITERS, CsvFile, first_lines
 from penstock.data.importing.importers import Options
 from penstock.data.importing.intake import TIME_COLUMNS
 from penstock.data.importing.local_time import LocalClock, Wall
 from penstock.data.importing.number_text import read_numbers
-from penstock.data.importing.time_text import EPOCHS, read_times
-from penstock.data.plant import HOUR_NS
+from penstock.data.importing.text_encoding import UTF8
+from penstock.data.importing.time_text import EPOCHS, Times, read_times
 from penstock.errors import SourceError
 from penstock.guess_columns import Column, guess_columns
+from penstock.guess_zone import fitting_zones, known_zone, zone_notes
 
 LOOK_ROWS = 200_000
 """Rows looked at: enough for a range, and quick."""
@@ -50,6 +51,8 @@ class Guess:
     file: Path
     options: dict[str, str]
     """For reading it: fields of `importers.Options` that are not the default."""
+    left_out: tuple[str, ...]
+    """Columns that are no tags: they hold texts, or nothing."""
     period_ns: int
     timezone: str
     columns: tuple[Column, ...]
@@ -62,12 +65,12 @@ class Guess:
 
 
 def guess(path: Path, timezone: str | None = None) -> Guess:
-    """Look at a CSV file. `timezone` is that of times without an offset; None: UTC, and a note says so.
+    """Look at a CSV file. `timezone` is that of times without an offset; None: told by their clock changes, else UTC.
 
     Raises SourceError where no time column is found, or no column of numbers.
     """
     if timezone is not None:
-        _known(timezone)
+        known_zone(timezone)
     delimiter = _delimiter(path)
     file = CsvFile(path, delimiter=delimiter, block_bytes=4 << 20)
     texts = _looked_at(file)
@@ -76,37 +79,36 @@ def guess(path: Path, timezone: str | None = None) -> Guess:
     long = _long(file.names, at)
     decimal = _decimal([c for i, c in enumerate(texts) if i != at])
     series = _series(file.names, texts, at, long, decimal)
-    utc, wrong = _utc(stamps.values, stamps.local, stamps.usable, timezone or "UTC", len(texts[at]), long)
-    period_ns = _period(utc, series, long)
+    local = stamps.values[stamps.usable & stamps.local] if not long else stamps.values[:0]
+    fitting = fitting_zones(local) if timezone is None else ()
+    zone = timezone or (fitting[0] if len(fitting) == 1 else "UTC")
+    period_ns = _period(_utc(stamps, zone, long))
     columns, notes = guess_columns(series, period_ns)
     if not columns:
         raise SourceError(f"{path}: no column of numbers beside {file.names[at]!r}; is the decimal mark another one?")
-    options = _options(file, at, time_format, delimiter, decimal)
-    saving = _saving(stamps.values[stamps.usable & stamps.local]) if not long else ""
-    left_out = [name for i, name in enumerate(file.names) if i != at and name not in series and not long]
-    words = [f"left out, as it holds mostly texts: {', '.join(left_out)}"] if left_out else []
-    notes = [*_zone_notes(timezone, bool(stamps.local.any()), wrong, saving), *words, *notes]
+    said = zone_notes(timezone, zone, fitting, local) if stamps.local.any() else []
+    kept = {column.source for column in columns}
+    left_out = () if long else tuple(n for i, n in enumerate(file.names) if i != at and n and n not in kept)
     return Guess(
-        file=path, options=options, period_ns=period_ns, timezone=timezone or "UTC", columns=columns,
-        rows=len(texts[at]), long=long, notes=tuple(notes),
+        file=path, options=_options(file, at, time_format, delimiter, decimal), left_out=left_out,
+        period_ns=period_ns, timezone=zone, columns=columns, rows=len(texts[at]), long=long,
+        notes=(*_encoding_note(file), *said, *_left_out_note(left_out), *notes),
     )  # fmt: skip
 
 
-def _known(timezone: str) -> None:
-    try:
-        ZoneInfo(timezone)
-    except (KeyError, ValueError, OSError):
-        raise SourceError(f"unknown time zone {timezone!r}; allowed: such as Europe/Berlin or UTC") from None
+def _encoding_note(file: CsvFile) -> list[str]:
+    if file.encoding == UTF8:
+        return []
+    return [f"not UTF-8, read as {file.encoding}; if letters are wrong, set encoding under [sources.import]"]
+
+
+def _left_out_note(left_out: Sequence[str]) -> list[str]:
+    return [f"left out, as there are mostly texts or nothing: {', '.join(left_out)}"] if left_out else []
 
 
 def _delimiter(path: Path) -> str | None:
-    """The mark that parts the header and the second line into equally many; None: what `import` finds by itself."""
-    try:
-        with pa.input_stream(str(path), compression="detect") as stream:
-            head = stream.read(1 << 20).decode("utf-8-sig", "replace").splitlines()[:20]
-    except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{path}: cannot be read ({error}); give the path of a CSV file") from error
-    lines = [line for line in head if line.strip()]
+    """The mark that parts the header and the lines behind it into equally many; None: what `import` finds by itself."""
+    lines = [line for line in first_lines(path, 20) if line.strip()]
     if not lines:
         raise SourceError(f"{path}: is empty; the first line must name the columns, time and tags")
     counts = {mark: [len(next(csv.reader([line], delimiter=mark))) for line in lines] for mark in DELIMITERS}
@@ -172,14 +174,17 @@ def _long(names: Sequence[str], time_at: int) -> bool:
 
 
 def _decimal(columns: Sequence[Any]) -> str:
-    """The mark under which more cells are numbers."""
+    """The mark under which more cells are numbers. A cell with the other mark alone, as in 1,234, speaks for that."""
     counts = {mark: sum(_numbers(column, mark) for column in columns) for mark in (".", ",")}
     return "," if counts[","] > counts["."] else "."
 
 
 def _numbers(column: Any, decimal: str) -> int:
-    found = read_numbers(column.slice(0, 5000), decimal)
-    return int(np.count_nonzero(~found.bad & ~found.missing))
+    cells = column.slice(0, 5000)
+    found = read_numbers(cells, decimal)
+    other = pc.match_substring(cells, "," if decimal == "." else ".")
+    lone = pc.and_not(other, pc.match_substring(cells, decimal)).fill_null(False).to_numpy(zero_copy_only=False)
+    return int(np.count_nonzero(~found.bad & ~found.missing & ~lone))
 
 
 def _series(
@@ -200,18 +205,16 @@ def _series(
     return found
 
 
-def _utc(
-    values: NDArray[np.int64], local: NDArray[np.bool_], usable: NDArray[np.bool_], zone: str, rows: int, long: bool
-) -> tuple[NDArray[np.int64], int]:
-    """(times in UTC [n], ascending; local times that the zone never had)."""
-    at = np.flatnonzero(usable)
+def _utc(stamps: Times, zone: str, long: bool) -> NDArray[np.int64]:
+    """Times in UTC [n], ascending."""
+    at = np.flatnonzero(stamps.usable)
     if long:  # a tag after another repeats times: only which ones there are counts
-        return np.unique(values[at]), 0
-    utc, wall = LocalClock(zone, 1).resolve(values[at], local[at], np.zeros(len(at), np.int32))
-    return np.sort(utc[wall != Wall.SKIPPED]), int(np.count_nonzero(wall == Wall.SKIPPED))
+        return np.unique(stamps.values[at])
+    utc, wall = LocalClock(zone, 1).resolve(stamps.values[at], stamps.local[at], np.zeros(len(at), np.int32))
+    return np.sort(utc[wall != Wall.SKIPPED])
 
 
-def _period(utc: NDArray[np.int64], series: dict[str, NDArray[np.float64]], long: bool) -> int:
+def _period(utc: NDArray[np.int64]) -> int:
     """The median spacing, rounded to what people write. Raises SourceError where there is but one time."""
     steps = np.diff(utc)
     steps = steps[steps > 0]
@@ -229,27 +232,9 @@ def _options(file: CsvFile, at: int, time_format: str | None, delimiter: str | N
     """What differs from what `import` would do by itself."""
     default = Options()
     found = {"delimiter": delimiter, "decimal": decimal, "time_format": time_format}
+    found["encoding"] = None if file.encoding == UTF8 else file.encoding
     lower = [name.casefold() for name in file.names]
     first = next((name for name in TIME_COLUMNS if name in lower), None)
     if first is None or lower.index(first) != at:
         found["time_column"] = file.names[at]
     return {key: value for key, value in found.items() if value is not None and value != getattr(default, key)}
-
-
-def _saving(values: NDArray[np.int64]) -> str:
-    """Where local times go back by less than two hours, as clocks do in autumn; empty where they do not."""
-    back = np.flatnonzero((np.diff(values) < 0) & (np.diff(values) > -2 * HOUR_NS))
-    return str(pd.Timestamp(int(values[back[0]]))) if len(back) else ""
-
-
-def _zone_notes(timezone: str | None, local: bool, wrong: int, saving: str) -> list[str]:
-    if not local:
-        return []
-    if timezone is None:
-        hint = f" They go back after {saving}, as clocks with daylight saving do in autumn." if saving else ""
-        return [
-            f"the times carry no offset and no --timezone was given: they are taken as UTC.{hint} If they are local"
-            " times, make the site anew with --timezone, such as Europe/Berlin, before anything is imported"
-        ]
-    never = f"{wrong} of the times never were in {timezone}: clocks went forward over them. Is the zone right?"
-    return [never] if wrong else []

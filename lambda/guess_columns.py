@@ -23,6 +23,8 @@ STATES = 12
 """A column of so few different whole numbers, each for long, is a state."""
 FLAT_ROWS = 24
 """Shorter runs of one value are no flat line."""
+DECIMALS = 4
+"""Of a counter, more are no meaning."""
 EXACT = 2.0**24
 """Above this float32 no longer holds every whole number."""
 
@@ -107,11 +109,17 @@ def _column(source: str, name: str, unit: str, values: Float, rows: int, period_
         name=name,
         unit=unit,
         kind=kind,
-        double=bool(np.abs(values).max() > EXACT),
+        double=bool(np.abs(values).max() > EXACT) or (kind == "counter" and not _fits(values)),
         range=_range(values) if kind == "value" else None,
         flat_after_ns=None if flat is None else flat[0] * period_ns,
         note="; ".join(notes),
     )
+
+
+def _fits(values: Float) -> bool:
+    """Whether float32 gives back what was written, to its last decimal. Of a counter, differences are what counts."""
+    decimals = next((d for d in range(DECIMALS) if np.array_equal(np.round(values, d), values)), DECIMALS)
+    return np.array_equal(np.round(values.astype(np.float32).astype(np.float64), decimals), np.round(values, decimals))
 
 
 def _kind(values: Float) -> Literal["value", "counter", "state"]:

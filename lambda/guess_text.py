@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 
 from penstock.data.durations import duration_text
 from penstock.guess import Guess
@@ -17,12 +18,14 @@ GAP_ROWS = 3
 """Rows over which a value is carried forward."""
 _LIKELY = re.compile(r"nox|power|leistung|output|yield|flow|durchfluss|efficiency|level", re.IGNORECASE)
 """Names of what plants often want predicted."""
+_LETTERS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ø": "oe", "æ": "ae", "ı": "i", "ł": "l"})
+"""In names of models, which are plain ASCII."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def plant_text(guess: Guess, name: str) -> str:
     """plant.toml for a plant called `name`."""
-    parts = [_head(guess, name), _tags(guess), _sources(guess.options), _model(guess)]
+    parts = [_head(guess, name), _tags(guess), _sources(guess.options, guess.left_out), _model(guess)]
     return "\n".join(part for part in parts if part)
 
 
@@ -35,7 +38,8 @@ def target(guess: Guess) -> str:
 
 def model_name(guess: Guess) -> str:
     """The example model's."""
-    return re.sub(r"[^a-z0-9_]+", "_", target(guess).lower()).strip("_") or "model"
+    plain = unicodedata.normalize("NFKD", target(guess).lower().translate(_LETTERS))
+    return re.sub(r"[^a-z0-9_]+", "_", re.sub(r"[\u0300-\u036f]", "", plain)).strip("_") or "model"
 
 
 def _head(guess: Guess, name: str) -> str:
@@ -76,11 +80,15 @@ def _tag(column: Column, period_ns: int) -> str:
     return f"{_key(column.name)} = {{ {body} }}" + (f" # {column.note}" if column.note else "")
 
 
-def _sources(options: Mapping[str, str]) -> str:
-    if not options:
+def _sources(options: Mapping[str, str], left_out: Sequence[str]) -> str:
+    if not options and not left_out:
         return ""
     lines = ["[sources.import]", "# How CSV files are read, unless the command says otherwise."]
-    return "\n".join([*lines, *(f"{key} = {_quoted(value)}" for key, value in options.items())]) + "\n"
+    lines += [f"{key} = {_quoted(value)}" for key, value in options.items()]
+    if left_out:
+        columns = ", ".join(f"{_key(name)} = false" for name in left_out)
+        lines.append(f"columns = {{ {columns} }} # false: left out; or the tag that a column is")
+    return "\n".join(lines) + "\n"
 
 
 def _model(guess: Guess) -> str:

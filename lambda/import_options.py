@@ -14,6 +14,7 @@ from typing import Any
 
 from penstock.data.importing.gridded import is_netcdf
 from penstock.data.importing.importers import Options
+from penstock.data.plants.tables import shown
 from penstock.errors import Mistake, PlantError, nearest
 
 KNOWN = tuple(field.name for field in fields(Options))
@@ -40,7 +41,12 @@ def read_options(plant_file: Path) -> dict[str, Any]:
     mistakes = [m for key, value in said.items() if (m := _mistake(plant_file, key, value))]
     if mistakes:
         raise PlantError(mistakes)
-    return dict(said)
+    return {key: _value(value) for key, value in said.items()}
+
+
+def _value(value: object) -> object:
+    """TOML has no null: in a table of columns `false` leaves one out."""
+    return {name: tag or None for name, tag in value.items()} if isinstance(value, dict) else value
 
 
 def _mistake(file: Path, key: str, value: object) -> Mistake | None:
@@ -50,10 +56,14 @@ def _mistake(file: Path, key: str, value: object) -> Mistake | None:
             file=str(file), key=place, found="an unknown key", allowed=", ".join(KNOWN), near=nearest(key, KNOWN)
         )
     default = asdict(Options())[key]
-    wanted = dict if isinstance(default, dict) else str
-    if isinstance(value, wanted):
+    if not isinstance(default, dict):
+        return (
+            None if isinstance(value, str) else Mistake(file=str(file), key=place, found=shown(value), allowed="text")
+        )
+    if isinstance(value, dict) and all(tag is False or isinstance(tag, str) for tag in value.values()):
         return None
-    return Mistake(file=str(file), key=place, found=repr(value), allowed="a table" if wanted is dict else "text")
+    allowed = "a table: a column's name = a tag, or false to leave it out"
+    return Mistake(file=str(file), key=place, found=shown(value), allowed=allowed)
 
 
 def _is_text(source: object) -> bool:

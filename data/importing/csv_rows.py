@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
 from penstock.data.importing.rejects import Rejects
+from penstock.data.importing.text_encoding import UTF8, UTF16, Recoded, decoded, encoding_of, known_encoding
 from penstock.errors import SourceError
 
 DELIMITERS = ",;\t|"
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 _LONGEST_LINE = 1 << 28
+_LOOK_BYTES = 4 << 20
+"""Looked at for the encoding."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -49,21 +53,24 @@ class Rows:
 class CsvFile:
     """A CSV file: its header's names, and its rows in blocks."""
 
-    def __init__(self, path: Path, *, delimiter: str | None, block_bytes: int) -> None:
-        """Reads the header. Raises SourceError when there is none."""
+    def __init__(self, path: Path, *, delimiter: str | None, block_bytes: int, encoding: str | None = None) -> None:
+        """Reads the header. `encoding` None: told from the beginning. Raises SourceError when there is no header."""
         self.path = path
         self.block_bytes = block_bytes
+        self.guessed = encoding is None
         try:
+            self.encoding = _beginning(path) if encoding is None else known_encoding(encoding)
             with self._stream() as stream:
                 first = next(iter(self._blocks(stream)), b"")
-                self.size = None if path.suffix.lower() in COMPRESSED else path.stat().st_size
+                unknown = path.suffix.lower() in COMPRESSED or self.encoding == UTF16
+                self.size = None if unknown else path.stat().st_size
         except (OSError, pa.ArrowException) as error:
             raise SourceError(f"{path}: cannot be read ({error})") from error
         before, line = _first_line(first.removeprefix(_BOM))
         if not line.strip():
             raise SourceError(f"{path}: is empty; the first line must name the columns, time and tags")
         self.header_line = before + 1
-        text = line.decode("utf-8", "replace").rstrip("\r")
+        text = decoded(line, guessed=self.guessed).rstrip("\r")
         self.delimiter = delimiter or max(DELIMITERS, key=text.count)
         self.names = tuple(name.strip() for name in next(csv.reader([text], delimiter=self.delimiter)))
         if len(self.names) < 2:
@@ -81,15 +88,18 @@ class CsvFile:
                 for block in self._blocks(stream):
                     count, consumed = block.count(b"\n"), consumed + len(block)
                     if line + count > max(after, self.header_line):
-                        yield self._parsed(block, line, count, consumed)
+                        yield self._parsed(block, line, count, min(consumed, self.size or consumed))
                     line += count
         except (OSError, pa.ArrowException) as error:
             raise SourceError(
                 f"{self.path}: cannot be read behind line {line} ({error}); what came before is imported"
             ) from error
 
-    def _stream(self) -> Any:
-        return pa.input_stream(str(self.path), compression="detect")
+    @contextmanager
+    def _stream(self) -> Iterator[Any]:
+        """The file's bytes as UTF-8."""
+        with pa.input_stream(str(self.path), compression="detect") as raw:
+            yield raw if self.encoding == UTF8 else Recoded(raw, self.encoding)
 
     def _blocks(self, stream: Any) -> Iterator[bytes]:
         """Whole lines, about `block_bytes` at a time; the last line gets a newline if it has none."""
@@ -153,14 +163,14 @@ class CsvFile:
         )
         if table.num_rows + len(bad) != n:
             return None
-        return [_decoded(column.combine_chunks()) for column in table.columns], bad
+        return [self._decoded(column.combine_chunks()) for column in table.columns], bad
 
     def _slow(self, block: bytes) -> tuple[list[Any], list[tuple[int, str, str]]]:
         """Line by line; a quote that is not closed on its line rejects that line alone."""
         rows: list[list[str]] = []
         bad: list[tuple[int, str, str]] = []
         for number, raw in enumerate(block.split(b"\n")[:-1], 1):
-            text = raw.decode("utf-8", "replace").rstrip("\r")
+            text = decoded(raw, guessed=self.guessed).rstrip("\r")
             try:
                 cells = next(csv.reader([text], delimiter=self.delimiter, strict=True), [])
             except csv.Error as error:
@@ -174,8 +184,32 @@ class CsvFile:
             pa.array([], pa.string()) for _ in self.names
         ], bad
 
+    def _decoded(self, column: Any) -> Any:
+        """Bytes -> text; of bytes that are no text only their cell is bad."""
+        try:
+            return column.cast(pa.string())
+        except pa.ArrowInvalid:
+            return pa.array([decoded(raw, guessed=self.guessed) for raw in column.to_pylist()], pa.string())
+
     def _count_reason(self, actual: int) -> str:
         return f"{actual} columns, the header has {len(self.names)}"
+
+
+def _beginning(path: Path) -> str:
+    """The encoding that the first bytes tell."""
+    with pa.input_stream(str(path), compression="detect") as raw:
+        return encoding_of(raw.read(_LOOK_BYTES))
+
+
+def first_lines(path: Path, most: int) -> list[str]:
+    """The first lines of a text, at most `most` of them. Raises SourceError when it cannot be read."""
+    try:
+        encoding = _beginning(path)
+        with pa.input_stream(str(path), compression="detect") as raw:
+            head = bytes(raw.read(1 << 20))
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"{path}: cannot be read ({error}); give the path of a CSV file") from error
+    return head.decode(encoding, "replace").removeprefix("\ufeff").splitlines()[:most]
 
 
 def _first_line(block: bytes) -> tuple[int, bytes]:
@@ -184,14 +218,6 @@ def _first_line(block: bytes) -> tuple[int, bytes]:
         if line.strip():
             return number, line
     return 0, b""
-
-
-def _decoded(column: Any) -> Any:
-    """Bytes -> text; bytes that are not UTF-8 become the replacement character, so that only their cell is bad."""
-    try:
-        return column.cast(pa.string())
-    except pa.ArrowInvalid:
-        return pa.array([raw.decode("utf-8", "replace") for raw in column.to_pylist()], pa.string())
 
 
 def _filled(columns: list[Any], n: int) -> NDArray[np.bool_]:

@@ -9,6 +9,7 @@ same content changes nothing.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +29,7 @@ from penstock.data.importing.intake import Chunk, Intake, Options
 from penstock.data.importing.rejects import Rejects, RejectsFile
 from penstock.data.importing.sql_rows import SqlQuery, sql
 from penstock.data.importing.table_rows import Table, arrow, dataset, frame_table, parquet
+from penstock.data.importing.text_encoding import UTF8
 from penstock.data.journal import Entry, Journal
 from penstock.data.layout import Layout
 from penstock.data.plant import Plant
@@ -38,6 +40,8 @@ __all__ = ["Chunk", "ImportReport", "Options", "Rejects", "Source", "SqlQuery", 
 
 Source: TypeAlias = Path | str | pd.DataFrame | pa.Table | xr.Dataset | SqlQuery
 """A CSV, Parquet or NetCDF file (by its ending), a Zarr folder, a table in memory, or a query."""
+
+log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 8 << 20
 """CSV text per chunk: about a million readings of a wide file."""
@@ -219,7 +223,7 @@ def _opened(source: Source, options: Options, block_bytes: int, cells: int) -> C
                 return dataset(open_gridded(path, options.time_column), cells)
             if path.is_dir():
                 raise SourceError(f"{path}: a folder, and no Zarr group; give a file, or a folder that Zarr wrote")
-            return CsvFile(path, delimiter=options.delimiter, block_bytes=block_bytes)
+            return _csv(path, options, block_bytes)
         case pd.DataFrame():
             return arrow(frame_table(source), cells)
         case pa.Table():
@@ -229,6 +233,13 @@ def _opened(source: Source, options: Options, block_bytes: int, cells: int) -> C
         case SqlQuery():
             return sql(source, cells)
     raise _no_source(source)
+
+
+def _csv(path: Path, options: Options, block_bytes: int) -> CsvFile:
+    file = CsvFile(path, delimiter=options.delimiter, block_bytes=block_bytes, encoding=options.encoding)
+    if file.guessed and file.encoding != UTF8:
+        log.warning("%s: is not UTF-8, read as %s; if letters are wrong give encoding", path, file.encoding)
+    return file
 
 
 def _no_source(source: object) -> SourceError:

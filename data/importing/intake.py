@@ -1,7 +1,7 @@
 """Rows as they were read -> readings with registry ids, and rejects with line and reason.
 
 A source is *long* (columns time, tag, value and perhaps quality) or *wide*
-(time and a column per tag). An `Intake` is made once per source from its
+(time and a column per tag, perhaps one called ``TAG quality`` beside it). An `Intake` is made once per source from its
 column names; `take` turns block after block into chunks. Whole columns at a
 time; nothing here knows of files or of the journal.
 """
@@ -50,10 +50,12 @@ class Options:
     tag_column: str = "tag"
     value_column: str = "value"
     quality_column: str = "quality"
-    """Of long sources."""
+    """Of long sources; in wide ones the word behind a tag's name."""
     delimiter: str | None = None
     """Of CSV; None: the most frequent of , ; tab | in the header."""
     decimal: str = "."
+    encoding: str | None = None
+    """Of CSV, such as cp1252; None: UTF-8, where it is not that cp1252."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,6 +93,7 @@ class Intake:
         self.time = self._time_column()
         self.long = self._long_columns()
         self.wide: tuple[tuple[int, int], ...] = ()
+        self.statuses: dict[int, int] = {}
         self.header_rejects = Rejects.joined([])
         self._told = False
         if self.long is None:
@@ -146,7 +149,7 @@ class Intake:
         rejects = []
         for at, name in enumerate(self.names):
             tag = self.tags.find(name)
-            if at == self.time or tag == IGNORED:
+            if at == self.time or tag == IGNORED or self._is_status(at, tag):
                 continue
             if tag == UNKNOWN or tag in taken:
                 why = self.tags.why_not(name) if tag == UNKNOWN else f"a second column for {self.names[taken[tag]]}"
@@ -162,6 +165,15 @@ class Intake:
             )
         self.wide = tuple((at, tag) for tag, at in taken.items())
         self.header_rejects = Rejects.joined(rejects)
+
+    def _is_status(self, at: int, tag: int) -> bool:
+        """Whether the column is ``TAG quality``, as an export writes it beside the tag's; then it is noted."""
+        base, _, word = self.names[at].rpartition(" ")
+        if tag != UNKNOWN or word != self.options.quality_column or base not in self.names:
+            return False
+        if (beside := self.tags.find(base)) >= 0:
+            self.statuses.setdefault(beside, at)
+        return True
 
     def _timed(
         self, rows: Rows, times: Times, sequence: NDArray[np.int32], known: NDArray[np.bool_]
@@ -199,15 +211,20 @@ class Intake:
             if not columns:
                 continue
             values = np.empty((len(at), len(columns)), "float64" if double else "float32")
+            status = np.full(values.shape, GOOD, np.uint8)
             for i, (column, tag) in enumerate(columns):
                 numbers, bad = self._values(rows.columns[column], np.full(len(good), tag), found, rows, column, good)
+                if tag in self.statuses:
+                    stated, unknown = self._stated(rows, self.statuses[tag], found, good)
+                    bad = bad | unknown
+                    status[:, i] = np.where(bad, GOOD, stated)[at]
                 values[:, i] = np.where(bad, np.nan, numbers)[at]
             found.readings.append(
                 Dense(
                     times=utc[at],
                     tags=np.array([tag for _, tag in columns], np.int32),
                     values=values,
-                    quality=np.full(values.shape, GOOD, np.uint8),
+                    quality=status,
                 )
             )
         return found
@@ -219,10 +236,7 @@ class Intake:
         found = _Found(rejects=[*rejects, *timed], lines=rows.lines)
         status = np.full(len(ids), GOOD, np.uint8)
         if quality_column is not None:
-            status, unknown = read_status(rows.columns[quality_column])
-            name = self.names[quality_column]
-            reason = f"unknown quality; allowed: {STATUS}"
-            found.rejects.append(_rejects(rows, good & unknown, name, reason, rows.columns[quality_column]))
+            status, unknown = self._stated(rows, quality_column, found, good)
             good &= ~unknown
         values, bad = self._values(rows.columns[value_column], ids, found, rows, value_column, good)
         good &= ~bad & (~np.isnan(values) | (status != GOOD))
@@ -238,6 +252,16 @@ class Intake:
             )
             found.reading_lines.append(rows.lines[at])
         return found
+
+    def _stated(
+        self, rows: Rows, position: int, found: _Found, good: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """(status [n], rows [n] where there is none that is known); those of `good` rows are rejected."""
+        column = rows.columns[position]
+        status, unknown = read_status(column)
+        reason = f"unknown quality; allowed: {STATUS}"
+        found.rejects.append(_rejects(rows, good & unknown, self.names[position], reason, column))
+        return status, unknown
 
     def _ids(self, rows: Rows, column: int) -> tuple[NDArray[np.int32], list[Rejects]]:
         """Tag ids [n] (negative: none), each distinct name looked up once."""

@@ -14,7 +14,16 @@ from penstock.data.frame import BAD, GOOD, UNCERTAIN
 
 NOT_NUMBER = "unparsable number"
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_MARKS = r"[ '’\x{a0}\x{202f}]"
+_GROUPED = {
+    ",": rf"^[+-]?\d{{1,3}}((\.|{_MARKS})\d{{3}})+(,\d*)?$",
+    # A lone "1,234" may as well be a decimal comma that nobody told of: it is no number.
+    ".": rf"^[+-]?\d{{1,3}}(({_MARKS}\d{{3}})+(\.\d*)?|(,\d{{3}})+\.\d*|(,\d{{3}}){{2,}})$",
+}
+"""Numbers with a mark between the thousands, by the decimal mark: 1.234,5 and 1,234.5."""
+_SEPARATORS = {",": rf"\.|{_MARKS}", ".": rf",|{_MARKS}"}
 _NOTHING = r"^(?i:nan|null|none|na|n/a)?$"
+_NO_NUMBER = "?"
 _STATUS = {
     "": GOOD,
     "good": GOOD,
@@ -66,6 +75,8 @@ def _finite(column: Any) -> Numbers:
 
 def _text(column: Any, decimal: str) -> Numbers:
     texts = pc.utf8_trim_whitespace(column).fill_null("")
+    if decimal in _SEPARATORS:
+        texts = _ungrouped(texts, decimal)
     if decimal != ".":
         texts = pc.replace_substring(texts, decimal, ".")
     try:  # the usual case: all are numbers or empty
@@ -78,6 +89,20 @@ def _text(column: Any, decimal: str) -> Numbers:
     found = _finite(plain.cast(pa.float64()))
     gone = missing.to_numpy(zero_copy_only=False)
     return Numbers(values=found.values, missing=gone, bad=np.isnan(found.values) & ~gone)
+
+
+def _ungrouped(texts: Any, decimal: str) -> Any:
+    """Texts without marks between thousands. A point that is none of them is no number where a comma is the mark."""
+    marks = _SEPARATORS[decimal]
+    marked = pc.match_substring_regex(texts, marks)
+    if not pc.any(marked).as_py():
+        return texts
+    grouped = pc.match_substring_regex(texts, _GROUPED[decimal])
+    texts = pc.if_else(grouped, pc.replace_substring_regex(texts, marks, ""), texts)
+    if decimal == ".":
+        return texts
+    wrong = pc.and_not(pc.match_substring(texts, "."), pc.match_substring_regex(texts, _NOTHING))
+    return pc.if_else(wrong, _NO_NUMBER, texts)
 
 
 def read_status(column: Any) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

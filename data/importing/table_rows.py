@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xarray as xr
 
-from penstock.data.frame import BAD
+from penstock.data.frame import BAD, GOOD, UNCERTAIN
 from penstock.data.grid import STATUS
 from penstock.data.importing.csv_rows import Rows
 from penstock.data.importing.rejects import Rejects
@@ -113,8 +114,8 @@ def dataset(source: xr.Dataset, cells: int) -> Table:
     """A Dataset: variables over `time` (a tag each) or over (`time`, one more dimension whose labels are tags).
 
     Times are UTC, as xarray has no time zones. Lazy variables are computed
-    block by block. What others name as `ancillary_variables` is no tag; where that is a quality which says
-    bad, the value is left out. Raises SourceError when a variable has other dimensions.
+    block by block. What others name as `ancillary_variables` is no tag; a quality among them that knows
+    "bad" becomes a column ``TAG quality``. Raises SourceError when a variable has other dimensions.
     """
     if "time" not in source.coords:
         raise SourceError("Dataset: no coordinate `time`; rename the time coordinate to it")
@@ -122,7 +123,7 @@ def dataset(source: xr.Dataset, cells: int) -> Table:
 
     def batches(rows: int) -> Iterator[list[Any]]:
         for start in range(0, source.sizes["time"], rows):
-            part = _withheld(source.isel(time=slice(start, start + rows)).load())
+            part = source.isel(time=slice(start, start + rows)).load()
             times = pa.array(part["time"].values.astype("datetime64[ns]"), pa.timestamp("ns")).cast(
                 pa.timestamp("ns", "UTC")
             )
@@ -131,27 +132,47 @@ def dataset(source: xr.Dataset, cells: int) -> Table:
     return Table(("time", *names), source.sizes["time"], batches, cells=cells)
 
 
-def _variables(source: xr.Dataset) -> tuple[list[str], list[Callable[[xr.Dataset], Any]]]:
+Reader = Callable[[xr.Dataset], Any]
+
+
+def _variables(source: xr.Dataset) -> tuple[list[str], list[Reader]]:
     names: list[str] = []
-    readers: list[Callable[[xr.Dataset], Any]] = []
+    readers: list[Reader] = []
     beside = _ancillary(source)
-    for key, variable in source.data_vars.items():
-        if str(key) in beside:
+    for key in map(str, source.data_vars):
+        if key in beside:
             continue
-        if variable.dims == ("time",):
-            names.append(str(key))
-            readers.append(lambda part, key=key: part[key].values)  # type: ignore[misc]
-        elif len(variable.dims) == 2 and "time" in variable.dims:
-            other = next(dim for dim in variable.dims if dim != "time")
-            for at, label in enumerate(source[other].values):
-                names.append(str(label))
-                readers.append(lambda part, key=key, other=other, at=at: part[key].isel({other: at}).values)  # type: ignore[misc]
-        else:
-            raise SourceError(
-                f"Dataset: variable {key!r} has dimensions {variable.dims}; allowed: (time) or (time, tag);"
-                " drop the others"
-            )
+        status = _status_of(source, key)
+        for name, at in _columns(source, key):
+            names.append(name)
+            readers.append(partial(_values, key=key, at=at))
+            if status is not None:
+                names.append(f"{name} quality")
+                readers.append(partial(_statuses, key=status, at=at))
     return names, readers
+
+
+def _columns(source: xr.Dataset, key: str) -> list[tuple[str, dict[Hashable, int]]]:
+    """(tag, where it stands) of one variable."""
+    variable = source[key]
+    if variable.dims == ("time",):
+        return [(key, {})]
+    if len(variable.dims) == 2 and "time" in variable.dims:
+        other = next(dim for dim in variable.dims if dim != "time")
+        return [(str(label), {other: at}) for at, label in enumerate(source[other].values)]
+    raise SourceError(
+        f"Dataset: variable {key!r} has dimensions {variable.dims}; allowed: (time) or (time, tag); drop the others"
+    )
+
+
+def _values(part: xr.Dataset, *, key: str, at: dict[Hashable, int]) -> Any:
+    return part[key].isel(at).values
+
+
+def _statuses(part: xr.Dataset, *, key: str, at: dict[Hashable, int]) -> Any:
+    """Status as in `data.frame`; what stands between two is the better one."""
+    raw = part[key].isel(at).values & STATUS
+    return np.select([raw >= BAD, raw >= UNCERTAIN], [np.uint8(BAD), np.uint8(UNCERTAIN)], np.uint8(GOOD))
 
 
 def _ancillary(source: xr.Dataset) -> set[str]:
@@ -159,10 +180,10 @@ def _ancillary(source: xr.Dataset) -> set[str]:
     return {name for one in source.data_vars.values() for name in str(one.attrs.get("ancillary_variables", "")).split()}
 
 
-def _withheld(part: xr.Dataset) -> xr.Dataset:
-    """Values that their quality variable calls bad are no readings: they must not come back as good ones."""
-    for key, variable in part.data_vars.items():
-        for name in str(variable.attrs.get("ancillary_variables", "")).split():
-            if name in part and "bad" in str(part[name].attrs.get("flag_meanings", "")).split():
-                part = part.assign({key: variable.where((part[name] & STATUS) < BAD)})
-    return part
+def _status_of(source: xr.Dataset, key: str) -> str | None:
+    """The quality beside a variable, where its flags know "bad" and it has the same dimensions."""
+    for name in str(source[key].attrs.get("ancillary_variables", "")).split():
+        same = name in source and source[name].dims == source[key].dims
+        if same and "bad" in str(source[name].attrs.get("flag_meanings", "")).split():
+            return name
+    return None

@@ -108,6 +108,27 @@ def test_another_site_imports_it(name: str, site: Site, tmp_path: Path) -> None:
         np.testing.assert_array_equal(ours[~bad], theirs[~bad])
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.zarr"])
+def test_with_quality_another_site_has_the_same_cells(name: str, site: Site, tmp_path: Path) -> None:
+    said = site.export(tmp_path / name, quality=True)
+    with Site.create(tmp_path / "other", tmp_path / "plant.toml") as other:
+        report = other.load(tmp_path / name)
+        assert (report["accepted"], report["rejected"]) == (said["readings"], 0)
+        for what in ("value", "quality"):
+            np.testing.assert_array_equal(site.archive()[what].values, other.archive()[what].values)
+
+
+def test_a_quality_that_is_unknown_costs_its_reading(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text(
+        "time,T,T quality,Q,Q quality\n2024-01-02T00:00Z,1,good,1,0\n2024-01-02T00:01Z,2,so,2,0\n"
+    )
+    report = site.load(tmp_path / "in.csv")
+    assert (report["accepted"], report["rejected"]) == (1, 2)
+    reasons = pd.read_csv(report["rejects"])
+    assert list(reasons["column"]) == ["Q", "T quality"]
+    assert reasons["reason"][1].startswith("unknown quality; allowed: good")
+
+
 def test_what_cannot_be_written_is_told_and_leaves_what_was_there(site: Site, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("mine")
     with pytest.raises(SiteError, match=r"is there already.*--overwrite"):

@@ -13,10 +13,11 @@ import pytest
 
 from penstock.beginning import begin
 from penstock.data.plants.plant_file import load_plant
-from penstock.errors import SiteError, SourceError
+from penstock.errors import PlantError, SiteError, SourceError
 from penstock.guess import guess
 from penstock.guess_columns import tag_names
 from penstock.guess_text import plant_text, target
+from penstock.import_options import read_options
 from penstock.site import Site
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -68,7 +69,7 @@ def test_the_site_imports_the_file_with_no_edit(odd: Path, tmp_path: Path) -> No
     begun = begin(tmp_path / "site", odd, "Europe/Berlin")
     with Site.open(begun.folder) as site:
         report = site.load(odd)
-        assert report["rejected"] == 1  # the column of texts, once
+        assert report["rejected"] == 0  # the column of texts is left out by what was written
         assert report["rows"] == ROWS - 2
         values = site.archive()["value"]
         assert values.sizes["time"] == ROWS  # a gap stays a gap, the hour that came twice is two hours
@@ -79,11 +80,87 @@ def test_the_site_imports_the_file_with_no_edit(odd: Path, tmp_path: Path) -> No
         begin(tmp_path / "site", odd)
 
 
-def test_without_a_zone_utc_is_taken_and_said_with_the_hint_of_summer_time(odd: Path) -> None:
+def test_the_zone_is_told_by_the_clock_change_and_said(odd: Path) -> None:
     found = guess(odd)
-    assert found.timezone == "UTC"
-    assert "taken as UTC" in found.notes[0]
-    assert "They go back after 2024-10-27 02:50:00" in found.notes[0]
+    assert found.timezone == "Europe/Berlin"
+    assert "after 2024-10-27 02:50:00 they go back as in Europe/Berlin" in found.notes[0]
+    assert found.period_ns == 600 * 10**9
+
+
+def local(tmp_path: Path, zone: str, begin: str) -> Path:
+    """Three days of local times, hour by hour."""
+    start = datetime.fromisoformat(begin).replace(tzinfo=UTC)
+    hours = [(start + timedelta(hours=k)).astimezone(ZoneInfo(zone)) for k in range(72)]
+    path = tmp_path / "local.csv"
+    path.write_text("time,T\n" + "".join(f"{at:%Y-%m-%d %H:%M},{k}.5\n" for k, at in enumerate(hours)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("zone", "begin", "wanted"),
+    [
+        ("Europe/Paris", "2024-10-26", "Europe/Berlin"),  # the same clock
+        ("Europe/London", "2024-10-26", "Europe/London"),
+        ("Europe/Helsinki", "2024-10-26", "Europe/Athens"),
+        ("America/Santiago", "2024-04-06", "America/Santiago"),
+        ("America/Chicago", "2024-11-02", "UTC"),  # all of North America changes at the same local time
+        ("Europe/Berlin", "2024-08-01", "UTC"),  # nothing changes
+    ],
+)
+def test_a_zone_is_taken_only_where_one_alone_fits(zone: str, begin: str, wanted: str, tmp_path: Path) -> None:
+    found = guess(local(tmp_path, zone, begin))
+    assert found.timezone == wanted
+    assert "before anything is imported" in found.notes[0]
+    assert ("America/New_York, America/Chicago" in found.notes[0]) == (zone == "America/Chicago")
+
+
+def test_rows_out_of_order_are_no_clock_change(tmp_path: Path) -> None:
+    rows = "".join(f"2024-10-27 {h:02}:{m},1.{h}\n" for h in range(20) for m in ("30", "00"))
+    (tmp_path / "a.csv").write_text("time,T\n" + rows)
+    assert guess(tmp_path / "a.csv").timezone == "UTC"
+
+
+def test_windows_letters_and_thousands(tmp_path: Path) -> None:
+    """What a historian writes: cp1252, points between thousands, a meter whose tenths count."""
+    lines = ["Datum/Uhrzeit;Gasmenge Zähler [m³];Wärmeleistung [kW];Zustand"]
+    for k in range(300):
+        meter = f"{1_234_567.8 + 2.3 * k:,.1f}".replace(",", "_").replace(".", ",").replace("_", ".")
+        lines.append(f"{1 + k // 24:02}.01.2024 {k % 24:02}:00;{meter};{900 + k % 37},5;{'Ein' if k % 5 else 'Aus'}")
+    (tmp_path / "w.csv").write_bytes("\r\n".join(lines).encode("cp1252"))
+    found = guess(tmp_path / "w.csv", "Europe/Berlin")
+    assert (found.options["encoding"], found.options["decimal"]) == ("cp1252", ",")
+    assert "not UTF-8, read as cp1252" in found.notes[0]
+    assert [(c.name, c.unit, c.kind, c.double) for c in found.columns] == [
+        ("Gasmenge_Zähler", "m3", "counter", True),  # 1,234,570.1 is no float32
+        ("Wärmeleistung", "kW", "value", False),
+    ]
+    assert found.left_out == ("Zustand",)
+    begun = begin(tmp_path / "site with space", tmp_path / "w.csv", "Europe/Berlin")
+    assert begun.models == ("waermeleistung",)
+    assert begun.next.endswith("--site '" + str(tmp_path / "site with space") + "'")
+    with Site.open(begun.folder) as site:
+        report = site.load(tmp_path / "w.csv")
+        assert (report["accepted"], report["rejected"]) == (600, 0)
+        assert float(site.archive()["value"].sel(tag="Gasmenge_Zähler")[1]) == 1_234_570.1
+
+
+@pytest.mark.parametrize(
+    ("cells", "wanted"), [(["1,234", "2,345"], ","), (["1.234", "2.345"], "."), (["1.234,5"], ","), (["1,234.5"], ".")]
+)
+def test_a_lone_mark_is_the_decimal_mark(cells: list[str], wanted: str, tmp_path: Path) -> None:
+    rows = "".join(f"2024-01-01T{h:02}:00Z;{cells[h % len(cells)]}\n" for h in range(20))
+    (tmp_path / "a.csv").write_text("time;T\n" + rows)
+    assert guess(tmp_path / "a.csv").options.get("decimal", ".") == wanted
+
+
+def test_mistakes_in_how_files_are_read_are_told(tmp_path: Path) -> None:
+    (tmp_path / "plant.toml").write_text('[sources.import]\ndecimale = ","\ncolumns = { A = true }\nencoding = 5\n')
+    with pytest.raises(PlantError) as caught:
+        read_options(tmp_path / "plant.toml")
+    found = {m.key: m for m in caught.value.mistakes}
+    assert found["sources.import.decimale"].near == "decimal"
+    assert "false to leave it out" in found["sources.import.columns"].allowed
+    assert found["sources.import.encoding"].allowed == "text"
 
 
 def test_times_that_never_were_doubt_the_zone(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_a_zarr_folder_comes_in(registry: Registry, tmp_path: Path, consolidated
     same(readings(tmp_path / "a.zarr", registry))
 
 
-def test_a_value_that_its_quality_calls_bad_stays_out(registry: Registry, tmp_path: Path) -> None:
+def test_a_value_keeps_the_quality_that_stands_beside_it(registry: Registry, tmp_path: Path) -> None:
     quality = {"flag_meanings": "good uncertain bad"}
     status = np.array([[0, 0], [0, 128], [0, 0], [64, 0], [0, 0]], np.uint8)
     xr.Dataset(
@@ -84,10 +84,10 @@ def test_a_value_that_its_quality_calls_bad_stays_out(registry: Registry, tmp_pa
         },
         coords={"time": TIMES, "tag": np.array(["T", "P"])},
     ).to_zarr(tmp_path / "a.zarr", zarr_format=2)
-    found = readings(tmp_path / "a.zarr", registry)
-    assert np.isnan(found["P"].iloc[1])
-    assert found["T"].iloc[3] == 4.0  # uncertain is no reason
-    assert found.notna().sum().sum() == 8
+    parts = [part for chunk in read(tmp_path / "a.zarr", PLANT, registry) for part in chunk.readings]
+    found = pd.concat(pd.DataFrame(part.quality, columns=list(part.tags)) for part in parts)  # type: ignore[union-attr]
+    assert found[[0, 1]].to_numpy().tolist() == status.tolist()
+    assert len(readings(tmp_path / "a.zarr", registry)) == 5
 
 
 def test_a_file_that_is_none_is_told(registry: Registry, tmp_path: Path) -> None:

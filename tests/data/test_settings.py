@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from penstock.errors import PlantError, SiteError
-from penstock.settings import create, migrated, open_settings, parse_settings
+from penstock.settings import Settings, create, migrated, open_settings, parse_settings
 
 CREATED = "2024-05-01T00:00:00+00:00"
 
@@ -55,6 +56,26 @@ endpoints = ["a:8001", "b"]
     }
     assert found["journal.segment_md"].near == "segment_mb"
     assert found["tritn"].near == "triton"
+    allowed = {key: mistake.allowed for key, mistake in found.items()}
+    assert allowed["dask.workers"] == "a whole number from 1"
+    assert allowed["dask.scheduler"] == 'an address such as "tcp://10.0.0.5:8786"'
+    assert "host:port" in allowed["triton.endpoints[1]"]
+    assert "longer than 0" in allowed["archive.commit_every"]
+
+
+def test_a_value_where_a_table_belongs() -> None:
+    with pytest.raises(
+        PlantError, match=r"site.toml: journal: found 3; allowed: a table, \[journal\], with segment_mb"
+    ):
+        parse_settings("journal = 3", "site.toml")
+
+
+def test_every_setting_says_what_it_may_be() -> None:
+    for section in (Settings, *(type(field.default) for field in Settings.model_fields.values())):
+        if not issubclass(section, BaseModel):
+            continue
+        for name, field in section.model_fields.items():
+            assert field.description or isinstance(field.default, BaseModel), f"{section.__name__}.{name}"
 
 
 def test_a_torn_creation_is_no_site(tmp_path: Path) -> None:
