@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 
 from penstock.batch import network
 from penstock.batch.network import Network, Shape
+from penstock.batch.passes import passes_of
 from penstock.batch.sample import Sample
 from penstock.data.plant import LstmSpec
 from penstock.errors import ModelError
 
+Float32 = NDArray[np.float32]
+Order = NDArray[np.intp]
 Report = Callable[[int, float], None]
 """Called after each epoch with its number (from 1) and the validation loss."""
 
@@ -38,9 +41,8 @@ class Fitted:
 
 @lru_cache(maxsize=8)
 def compiled(shape: Shape) -> Network:
-    """The network of that shape, traced once per process: building alone costs seconds."""
+    """The network of that shape, built once per process, as it is traced once: that costs seconds."""
     built = network.lstm(shape)
-    # XLA: half as fast again on small networks; our batches all have one size, so it compiles once.
     built.raw.compile(optimizer=keras.optimizers.Adam(clipnorm=1.0), loss="mse", jit_compile=True)
     built.raw.optimizer.build(built.raw.trainable_variables)  # variables made inside the trace cost a second one
     return built
@@ -64,10 +66,11 @@ def fit(net: Network, sample: Sample, settings: LstmSpec, report: Report | None 
     held_out = ((sample.change(sample.validation) - shift) / scale).astype(np.float32)
     size = min(settings.batch, len(sample.train))
     order = np.random.default_rng(settings.seed)
+    pass_over, judge = _ways(net, sample, train, size)
     best, best_epoch, kept, epoch = np.inf, 0, net.raw.get_weights(), 0
     for epoch in range(1, settings.epochs + 1):
-        _epoch(net.raw, sample, train, size, order)
-        loss = float(np.mean((predict(net.raw, sample.x, sample.validation, size) - held_out) ** 2))
+        pass_over(order.permutation(len(sample.train)))
+        loss = float(np.mean((judge() - held_out) ** 2))
         if not np.isfinite(loss):
             raise ModelError(
                 f"the fit diverged in epoch {epoch}; lower lstm.learning_rate ({settings.learning_rate:g})"
@@ -82,12 +85,27 @@ def fit(net: Network, sample: Sample, settings: LstmSpec, report: Report | None 
     return Fitted(epochs=epoch, best_epoch=best_epoch, loss=best)
 
 
-def _epoch(raw: Any, sample: Sample, wanted: NDArray[np.float32], size: int, order: np.random.Generator) -> None:
-    """One pass in random order; the few windows of the last short batch wait for another epoch's order."""
-    shuffled = order.permutation(len(sample.train))
-    for start in range(0, len(shuffled) - size + 1, size):
-        part = shuffled[start : start + size]
-        raw.train_on_batch(sample.x[sample.train[part]], wanted[part])
+def _ways(
+    net: Network, sample: Sample, wanted: Float32, size: int
+) -> tuple[Callable[[Order], None], Callable[[], Float32]]:
+    """How to pass over the training part in an order, and how to say the validation part.
+
+    The few windows of the last short batch wait for another pass's order. A network of the user's may have a
+    training step of its own: Keras runs it.
+    """
+    if network.is_ours(net.model):
+        ours = passes_of(net.raw, size)
+        return (
+            lambda order: ours.fit(sample.x, wanted, sample.train, order),
+            lambda: ours.said(sample.x, sample.validation),
+        )
+
+    def pass_over(order: Order) -> None:
+        for start in range(0, len(order) - size + 1, size):
+            part = order[start : start + size]
+            net.raw.train_on_batch(sample.x[sample.train[part]], wanted[part])
+
+    return pass_over, lambda: predict(net.raw, sample.x, sample.validation, size)
 
 
 def predict(model: Any, x: NDArray[np.float32], at: NDArray[np.intp], size: int = 256) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from distributed import Client, Future, as_completed, get_worker
 
 from penstock.batch.plan import Job
 from penstock.data.models import Draft
+from penstock.room import room
 
 DEADLINE_S = 24 * 3600.0
 """Longer than any round of training that somebody waits for."""
@@ -67,11 +68,12 @@ def train(
     `progress` is called from another thread.
     """
     waiting: dict[Any, Job] = {}
+    place = room(client, "batch")
     with _told(client, progress):
         try:
             for rank, job in enumerate(jobs):
                 key = f"train-{job.name}-{os.urandom(4).hex()}"
-                future = client.submit(run, job, key=key, pure=False, priority=len(jobs) - rank)
+                future = client.submit(run, job, key=key, pure=False, priority=len(jobs) - rank, resources=place)
                 waiting[future] = job
             for future in _finished(client, list(waiting), deadline_s):
                 yield _result(waiting.pop(future).name, future)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,25 @@ from numpy.typing import NDArray
 
 from penstock.data import windows
 from penstock.data.archive import Archive
+from penstock.data.grid import Cells
 from penstock.data.plant import Tag
 from penstock.data.quality import Block, Rules, assess
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Windows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shelf:
+    """Cells that several models are made from, read together and kept by each worker until it needs other ones.
+
+    An open segment of the archive lies in blocks of all tags: five of them cost as much as a thousand.
+    """
+
+    ids: tuple[int, ...]
+    """Registry ids, ascending."""
+    first: int
+    last: int
+    """Ticks first..last-1, what rules and windows reach back among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +41,36 @@ class Source:
     """As the workers see it."""
     snapshot: str
 
-    def block(self, tags: Sequence[Tag], ids: Sequence[int], period_ns: int, first: int, last: int) -> Block:
-        """Assessed rows first..last-1 of `tags`, whose registry ids are `ids`."""
+    def block(
+        self, tags: Sequence[Tag], ids: Sequence[int], period_ns: int, first: int, last: int, shelf: Shelf | None = None
+    ) -> Block:
+        """Assessed rows first..last-1 of `tags`, whose registry ids are `ids`; the same with a shelf and without."""
         rules = Rules.of(tags, period_ns)
-        archive = Archive.open(self.folder)
-        cells = archive.read(np.array(ids, np.int32), first - rules.reach, last, snapshot=self.snapshot)
+        begin = first - rules.reach
+        cells = self.cells(ids, begin, last) if shelf is None else _picked(self, shelf, tags, ids, begin, last)
         return assess(cells, rules).rows(first, last)
+
+    def cells(self, ids: Sequence[int], first: int, last: int) -> Cells:
+        """Ticks first..last-1 of the tags `ids`, from the disk."""
+        return Archive.open(self.folder).read(np.array(ids, np.int32), first, last, snapshot=self.snapshot)
+
+
+@lru_cache(maxsize=1)
+def shelf_cells(source: Source, shelf: Shelf) -> Cells:
+    """The shelf's cells, in the order of its ids; one shelf is kept per process."""
+    return source.cells(shelf.ids, shelf.first, shelf.last)
+
+
+def _picked(source: Source, shelf: Shelf, tags: Sequence[Tag], ids: Sequence[int], first: int, last: int) -> Cells:
+    """Some columns of the shelf, float64 only where one of them is, as `Archive.read` gives them."""
+    rows, columns = shelf_cells(source, shelf).rows(first, last), np.searchsorted(shelf.ids, ids)
+    dtype = np.float64 if any(tag.dtype == "float64" for tag in tags) else np.float32
+    return Cells(
+        first=first,
+        values=rows.values[:, columns].astype(dtype, copy=False),
+        quality=rows.quality[:, columns],
+        offset=rows.offset[:, columns],
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,9 +88,11 @@ class Past:
     """[a, O] newest target known at the window's tick; NaN where none is."""
 
 
-def past(source: Source, spec: WindowSpec, ids: Sequence[int], first: int, last: int) -> Past:
+def past(
+    source: Source, spec: WindowSpec, ids: Sequence[int], first: int, last: int, shelf: Shelf | None = None
+) -> Past:
     """Windows and truth inside ticks first..last-1: the predicted times too lie before `last`."""
-    rows = source.block(spec.stored, ids, spec.period_ns, first - spec.depth + 1, last)
+    rows = source.block(spec.stored, ids, spec.period_ns, first - spec.depth + 1, last, shelf)
     ends = answered(spec, first, last - spec.horizon)
     cut = windows.cut(spec, windows.prepare(spec, rows), ends)
     y, usable, newest = windows.targets(spec, rows, ends)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from penstock.batch.history import Source
+from penstock.batch.history import Shelf, Source
 from penstock.data.grid import Grid
 from penstock.data.plant import LstmSpec, ModelSpec, Plant
+from penstock.data.rules import Rules
 from penstock.data.window_spec import WindowSpec
 from penstock.errors import ModelError, nearest
+
+SHELF_BYTES = 256 << 20
+"""What a worker keeps of the archive between two jobs."""
+CELL_BYTES = 14
+"""Value, quality and offset of a cell: 10, or 14 where a value is float64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +47,14 @@ class Job:
     lstm: LstmSpec
     network: str | None = None
     """Absolute ``file.py:function`` instead of the LSTM."""
+    isolate: bool = False
+    """Served in a process of its own."""
     created: str
     """When the plan was made, UTC, ISO 8601."""
+    run: str | None = None
+    """The run that it belongs to: the card names it."""
+    shelf: Shelf | None = None
+    """What is read together with other jobs' tags; None: it reads its own."""
 
     @property
     def cost(self) -> int:
@@ -62,6 +74,8 @@ class Wish:
     """Training span [start, end), UTC."""
     lstm: Mapping[str, Any] | None = None
     """Fields of `LstmSpec` to override, e.g. ``{"units": 96}``."""
+    run: str | None = None
+    """The run that the jobs belong to."""
 
 
 def plan(plant: Plant, history: History, ids: Mapping[str, int], wish: Wish, *, home: Path, created: str) -> list[Job]:
@@ -73,7 +87,34 @@ def plan(plant: Plant, history: History, ids: Mapping[str, int], wish: Wish, *, 
     """
     names = list(plant.models) if wish.models is None else list(wish.models)
     jobs = [_job(plant, plant.model(name), history, ids, wish, home, created) for name in names]
-    return sorted(jobs, key=lambda job: -job.cost)
+    return [job for group in _together(sorted(jobs, key=lambda job: -job.cost)) for job in _shelved(group)]
+
+
+def _together(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    """Neighbours with one span whose cells fit on a shelf."""
+    group: list[Job] = []
+    ids: set[int] = set()
+    for job in jobs:
+        ticks = job.last - job.first + job.spec.depth
+        joined = ids | set(job.ids)
+        apart = group and (job.first, job.last) != (group[0].first, group[0].last)
+        if apart or (group and len(joined) * ticks * CELL_BYTES > SHELF_BYTES):
+            yield group
+            group, joined = [], set(job.ids)
+        group.append(job)
+        ids = joined
+    if group:
+        yield group
+
+
+def _shelved(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs with their shelf; a single one needs none, and keeps nothing."""
+    if len(jobs) == 1:
+        return list(jobs)
+    begins = (j.first - j.spec.depth + 1 - Rules.of(j.spec.stored, j.spec.period_ns).reach for j in jobs)
+    ids = tuple(sorted({i for job in jobs for i in job.ids}))
+    shelf = Shelf(ids=ids, first=min(begins), last=jobs[0].last)
+    return [replace(job, shelf=shelf) for job in jobs]
 
 
 def _job(
@@ -96,7 +137,9 @@ def _job(
         ids=tuple(_id(model.name, tag.name, ids) for tag in spec.stored),
         lstm=_settings(model, wish.lstm or {}),
         network=None if model.network is None else _located(model.network, home),
+        isolate=model.isolate,
         created=created,
+        run=wish.run,
     )
 
 

@@ -18,6 +18,7 @@ from penstock.batch.history import Past, Source, past
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason
 from penstock.errors import DeadlineExceeded, ModelError
+from penstock.room import room
 
 Float32 = NDArray[np.float32]
 
@@ -60,7 +61,7 @@ class Contest:
 
 def rivals(client: Client, contest: Contest, *, deadline_s: float = DEADLINE_S) -> Rivals:
     """Run it on a worker. Raises ModelError when a ridge has too few windows to be fitted on, DeadlineExceeded."""
-    future = client.submit(judged, contest, pure=False)
+    future = client.submit(judged, contest, pure=False, resources=room(client, "batch"))
     try:
         found: Rivals = future.result(timeout=deadline_s)
     except TimeoutError as error:

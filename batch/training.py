@@ -39,7 +39,7 @@ def train(job: Job, report: Report | None = None) -> Draft:
 
     Raises ModelError naming the model: too few windows, a fit that diverged, a network that fails.
     """
-    sample = sampled(job, past(job.history.source, job.spec, job.ids, job.first, job.last))
+    sample = sampled(job, past(job.history.source, job.spec, job.ids, job.first, job.last, job.shelf))
     scaling = _scaling(job, sample)
     net = _network(job)
     network.set_scaling(net.model, scaling)
@@ -156,6 +156,7 @@ def _card(job: Job, sample: Sample, fitted: Fitted, scale: Float32) -> dict[str,
     start, end = (str(np.datetime64(grid.time(tick), "ns")) + "Z" for tick in (job.first, job.last))
     return {
         "created": job.created,
+        "run": job.run,
         "spec": spec.to_json(),
         "units": list(spec.target_units),
         "target_scale": [float(s) for s in scale],
@@ -171,6 +172,7 @@ def _card(job: Job, sample: Sample, fitted: Fitted, scale: Float32) -> dict[str,
             "seed": job.lstm.seed,
         },
         "lstm": asdict(job.lstm) | {"network": job.network},
+        "isolate": job.isolate,
         "fit": asdict(fitted),
         "code_version": VERSION,
     }

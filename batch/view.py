@@ -7,7 +7,8 @@ commits the rows (`data/batch_view.py`): workers never write.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from itertools import islice
@@ -24,11 +25,14 @@ from penstock.data.models import Artifact
 from penstock.data.views.predictions import Predictions
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason, Windows
-from penstock.errors import DeadlineExceeded
+from penstock.errors import DeadlineExceeded, ModelError
+from penstock.room import room
 
 BLOCK_TICKS = 20_000
 """Ticks per task; what the first windows reach back is read once more."""
 DEADLINE_S = 6 * 3600.0
+Alone = Callable[[Artifact], AbstractContextManager[Callable[[NDArray[np.float32]], NDArray[np.float32]]]]
+"""Runs a model that is no Keras model: its function from [n, T, F] to [n, O], in a process of its own."""
 IN_FLIGHT = 4
 """Tasks per worker at a time: each carries the model's file."""
 
@@ -44,6 +48,7 @@ class Recompute:
     first: int
     last: int
     """Ticks first..last-1."""
+    alone: Alone | None = None
 
 
 def compute_view(
@@ -54,28 +59,33 @@ def compute_view(
     first: int,
     last: int,
     *,
+    alone: Alone | None = None,
     block_ticks: int = BLOCK_TICKS,
     deadline_s: float = DEADLINE_S,
 ) -> Predictions:
     """What `artifact` says at every tick of first..last-1 at which it answers.
 
-    `ids` are the registry ids of its spec's `base_tags`. Raises ModelError when the artifact cannot
-    be run, ArchiveError when the archive cannot be read, DeadlineExceeded.
+    `ids` are the registry ids of its spec's `base_tags`; `alone` runs the kinds that are no Keras
+    models. Raises ModelError when the artifact cannot be run, ArchiveError when the archive cannot be read,
+    DeadlineExceeded.
     """
     blocks = iter(
         [
-            Recompute(source=source, artifact=artifact, ids=tuple(ids), first=t, last=min(t + block_ticks, last))
+            Recompute(
+                source=source, artifact=artifact, ids=tuple(ids), first=t, last=min(t + block_ticks, last), alone=alone
+            )
             for t in range(first, last, block_ticks)
         ]
     )
     done: dict[int, Predictions] = {}
+    place = room(client, "batch")
     running = as_completed(loop=client.loop, timeout=deadline_s)
-    running.update(_submit(client, islice(blocks, IN_FLIGHT * max(1, len(client.nthreads())))))
+    running.update(_submit(client, islice(blocks, IN_FLIGHT * max(1, len(client.nthreads()))), place))
     try:
         for future in running:
             begins, rows = future.result()
             done[begins] = rows
-            running.update(_submit(client, islice(blocks, 1)))
+            running.update(_submit(client, islice(blocks, 1), place))
     except TimeoutError as error:
         raise DeadlineExceeded(
             f"batch view of {artifact.name!r}: not computed within {deadline_s:g} s; add workers or ask for less"
@@ -86,8 +96,8 @@ def compute_view(
     return reduce(Predictions.then, (done[begins] for begins in sorted(done)), Predictions.nothing(outputs))
 
 
-def _submit(client: Client, blocks: Iterator[Recompute]) -> list[Any]:
-    return [client.submit(recompute, block, pure=False) for block in blocks]
+def _submit(client: Client, blocks: Iterator[Recompute], place: dict[str, int] | None) -> list[Any]:
+    return [client.submit(recompute, block, pure=False, resources=place) for block in blocks]
 
 
 def recompute(block: Recompute) -> tuple[int, Predictions]:
@@ -100,7 +110,7 @@ def recompute(block: Recompute) -> tuple[int, Predictions]:
     cut = windows.cut(spec, windows.prepare(spec, rows), ends)
     fine = cut.reason == Reason.OK
     values = np.full((len(ends), len(spec.targets)), np.nan, np.float32)
-    values[fine] = _said(block.artifact, cut, np.flatnonzero(fine))
+    values[fine] = _said(block, cut, np.flatnonzero(fine))
     trained = card.get("trained", {})
     return block.first, Predictions(
         ticks=ends,
@@ -112,16 +122,30 @@ def recompute(block: Recompute) -> tuple[int, Predictions]:
     )
 
 
-def _said(artifact: Artifact, cut: Windows, at: NDArray[np.intp]) -> NDArray[np.float32]:
-    """[len(at), O] by Keras itself (by the SavedModel, where the `.keras` file needs the user's code)."""
+def _said(block: Recompute, cut: Windows, at: NDArray[np.intp]) -> NDArray[np.float32]:
+    """[len(at), O] by Keras itself, by the SavedModel where the `.keras` file needs the user's code, or alone."""
+    artifact, parts = block.artifact, np.array_split(at, max(1, len(at) // 256))
+    if artifact.kind in ("callable", "onnx"):
+        if block.alone is None:
+            raise ModelError(f"{artifact.name}@{artifact.version}: a {artifact.kind} is run by what `alone` names")
+        with block.alone(artifact) as predict:
+            return np.concatenate([_whole(block, predict(cut.take(part))) for part in parts])
     quiet_tensorflow()
     from penstock.batch import fitting, foreign  # TensorFlow: seconds, and only where it is needed
 
     if artifact.kind == "lstm":
         return fitting.predict(_loaded(artifact.keras), cut.x, at)
     with foreign.served(artifact.saved_model) as serve:
-        parts = [serve(cut.take(part)) for part in np.array_split(at, max(1, len(at) // 256))]
-    return np.concatenate(parts)
+        return np.concatenate([serve(cut.take(part)) for part in parts])
+
+
+def _whole(block: Recompute, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`values` [n, O]. Raises ModelError where the model gives another number of columns."""
+    targets = WindowSpec.from_json(block.artifact.card["spec"]).targets
+    if values.shape[1] != len(targets):
+        name = f"{block.artifact.name}@{block.artifact.version}"
+        raise ModelError(f"{name}: gives {values.shape[1]} values per window, not {len(targets)}")
+    return values
 
 
 @lru_cache(maxsize=8)

@@ -51,7 +51,10 @@ class Scoring(Protocol):
     """What `pipeline.py` hands to the speed layer."""
 
     def members(self) -> tuple[Member, ...]:
-        """The models that answer now; refreshed whenever the engine's generation moved."""
+        """The models that answer now; the same tuple until that changes.
+
+        Free of any request right after a `score` that was answered: that has told whether something moved.
+        """
 
     def score(self, asks: Sequence[Ask]) -> Sequence[Said]:
         """One answer per ask, in order, from one request.

@@ -24,6 +24,7 @@ SYSTEMS = (
     "AMBIENT_T", "AMBIENT_P", "HUMIDITY", "FUEL", "IGV", "SPLIT", "WATER", "FLAME_T", "POWER", "NOX", "WEAR",
 )  # fmt: skip
 """The sensors that every unit has, in order; further ones (S012, S013, ...) are mixtures of them."""
+FLEET_UNITS = 10
 HISTORY = Span(first_ns=0, last_ns=60 * DAY_NS)
 """What ``simulated`` without a span means."""
 
@@ -46,6 +47,11 @@ class Station:
             raise SourceError(f"{self.text()}: allowed: units from 1, tags from {len(SYSTEMS)}, seed from 0")
         if self.period_ns < 1_000_000 or self.period_ns > UNITS_NS["h"] or DAY_NS % self.period_ns:
             raise SourceError(f"{self.text()}: allowed: a period of 1ms to 1h that divides a day")
+
+    @property
+    def is_fleet(self) -> bool:
+        """Whether its models are a fleet: they answer at every tick then."""
+        return self.units >= FLEET_UNITS
 
     @property
     def day(self) -> int:

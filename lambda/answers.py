@@ -98,6 +98,18 @@ def query(desk: Desk, model: str, spec: WindowSpec, first: int, last: int, *, st
     )
 
 
+def newest_answered(desk: Desk, model: str) -> tuple[int, int]:
+    """(one past the newest tick that can have an answer, how many stored ones lie behind it).
+
+    A tick that the stream's clock has not closed has none yet, unless it was recomputed: it is no hole.
+    """
+    newest, clock, view = desk.newest(), desk.journal.clock(), desk.batch(model)
+    if clock is None:
+        return newest, 0
+    answered = min(newest, max(clock.closed, view.seam if view is not None else clock.closed))
+    return answered, newest - answered
+
+
 def persistence(desk: Desk, spec: WindowSpec, ends: NDArray[np.int64]) -> NDArray[np.float32]:
     """[n, targets] the newest target known at each tick of `ends`; NaN where none."""
     block = _assessed(desk, spec, int(ends.min()) - max(spec.lags), int(ends.max()) + spec.horizon + 1)[0]
@@ -156,6 +168,7 @@ def _in_sample(desk: Desk, model: str, rows: SaidRows) -> NDArray[np.bool_]:
     """[n] whether each tick lies in the training span of the version that spoke."""
     inside = np.zeros(len(rows.ticks), bool)
     for version in {int(v) for v in rows.versions if v > 0}:
-        trained = desk.store.load(model, version).card["trained"]
-        inside |= (rows.versions == version) & (rows.ticks >= trained["first"]) & (rows.ticks < trained["last"])
+        trained = desk.store.card(model, version)["trained"]  # a ready-made model does not say on what
+        first, last = trained.get("first", 0), trained.get("last", 0)
+        inside |= (rows.versions == version) & (rows.ticks >= first) & (rows.ticks < last)
     return inside

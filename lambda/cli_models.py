@@ -20,34 +20,42 @@ app = typer.Typer()
 
 @app.command()
 def train(
-    models: Annotated[list[str] | None, typer.Argument(help="Models to train.")] = None,
+    models: Annotated[list[str] | None, typer.Argument(help="Models to train; 'nox.*' is a whole fleet.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All models of the plant.")] = False,
     site: SiteFolder = HERE,
     start: Annotated[str | None, typer.Option(help="Begin of the training span.")] = None,
     end: Annotated[str | None, typer.Option(help="End of the training span (not included).")] = None,
     epochs: Annotated[int | None, typer.Option(help="At most so many passes; else as plant.toml says.")] = None,
+    anew: Annotated[bool, typer.Option("--anew", help="Begin again instead of going on where one stopped.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train models on the archive with Dask; the results are stored, not yet live.
 
+    Interrupted or killed, the same command goes on: over the same span and readings, with the models left.
     Example: penstock train nox tey --site turbine --end 2014
     """
+    from penstock.known import trainable_like
     from penstock.screen import Progress, models_table
     from penstock.site import Site
 
     with Site.open(site) as opened:
-        names = list(opened.plant.models) if every or not models else models
+        names = list(opened.plant.models) if every or not models else trainable_like(opened.plant, models)
         with Progress("train") as bar:
             outcome = opened.train_all(
-                names, start=start, end=end, lstm={"epochs": epochs} if epochs else None, progress=bar
+                names, start=start, end=end, lstm={"epochs": epochs} if epochs else None, anew=anew, progress=bar
             )
         print_answer(
-            {"trained": [f"{a.name}@{a.version}" for a in outcome.trained], "failed": outcome.failed},
+            {
+                "trained": [f"{a.name}@{a.version}" for a in outcome.trained],
+                "failed": outcome.failed,
+                "run": outcome.run,
+            },
             as_json,
             models_table([a.card for a in outcome.trained], {}),
         )
     if outcome.failed:
-        raise ModelError("\n".join(outcome.failed.values()))
+        told = [*outcome.failed.values(), f"{len(outcome.failed)} of {len(names)} not trained; the others are stored"]
+        raise ModelError("\n".join(told))
 
 
 @app.command()
@@ -61,9 +69,10 @@ def deploy(
     A refusal says why and leaves the old version answering.
     Example: penstock deploy nox@2 --site turbine
     """
+    from penstock.screen import Progress
     from penstock.site import Site
 
-    with Site.open(site) as opened:
+    with Site.open(site) as opened, Progress(f"deploy {' '.join(models)}"):  # Triton's start takes a while
         done = [opened.deploy(*_reference(text)) for text in models]
     for answer in [] if as_json else done:
         print_answer(answer, as_json)
@@ -89,10 +98,13 @@ def undeploy(
 
     Example: penstock undeploy nox --site turbine
     """
+    from penstock.screen import Progress
     from penstock.site import Site
 
     with Site.open(site) as opened:
-        print_answer(opened.undeploy(model), as_json)
+        with Progress(f"undeploy {model}"):
+            done = opened.undeploy(model)
+        print_answer(done, as_json)
 
 
 @app.command()
@@ -121,10 +133,13 @@ def recompute(
 
     Example: penstock recompute nox --site turbine --start 2013-09-01 --end 2014
     """
+    from penstock.screen import Progress
     from penstock.site import Site
 
     with Site.open(site) as opened:
-        print_answer(opened.recompute(model, start, end), as_json)
+        with Progress(f"recompute {model}"):
+            done = opened.recompute(model, start, end)
+        print_answer(done, as_json)
 
 
 @app.command()
@@ -154,7 +169,8 @@ def query(
         "rows": len(rows),
         "seam": answer.attrs["seam"],
         "holes": answer.attrs["holes"],
+        "open": answer.attrs["open"],
     }
     if as_json:
         summary["data"] = rows.assign(time=rows["time"].astype(str)).to_dict(orient="list")
-    print_answer(summary, as_json, query_table(rows, zone))
+    print_answer(summary, as_json, query_table(rows, zone, open_ticks=answer.attrs["open"]))

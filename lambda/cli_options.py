@@ -17,6 +17,7 @@ TimeFormat = Annotated[str | None, typer.Option(help="strptime format of the tim
 Timezone = Annotated[str | None, typer.Option(help="Zone of times without an offset; else the plant's.")]
 Decimal = Annotated[str | None, typer.Option(help="Decimal mark of a CSV's numbers, e.g. ','; else a point.")]
 Delimiter = Annotated[str | None, typer.Option(help="What parts a CSV's columns; else told from its header.")]
+Encoding = Annotated[str | None, typer.Option(help="Letters of a CSV, e.g. cp1252; else UTF-8, or cp1252 if not.")]
 Units = Annotated[int | None, typer.Option(help="Simulated plant: power station units; else 2.")]
 TagCount = Annotated[int | None, typer.Option("--tags", help="Simulated plant: sensors per unit, from 11; else 40.")]
 Seed = Annotated[int | None, typer.Option(help="Simulated plant: another number is another station; else 1.")]
@@ -31,11 +32,16 @@ def print_answer(answer: dict[str, Any], as_json: bool, *tables: Any) -> None:
 
 
 def reading(
-    time_column: str | None, time_format: str | None, timezone: str | None, decimal: str | None, delimiter: str | None
+    time_column: str | None,
+    time_format: str | None,
+    timezone: str | None,
+    decimal: str | None,
+    delimiter: str | None,
+    encoding: str | None,
 ) -> dict[str, Any]:
     """How a file is to be read, by the names that `Site.load` and `Site.stream` know."""
     words = {"time_column": time_column, "time_format": time_format, "timezone": timezone}
-    return words | {"decimal": decimal, "delimiter": delimiter}
+    return words | {"decimal": decimal, "delimiter": delimiter, "encoding": encoding}
 
 
 def plant_text(plant: str, units: int | None, tags: int | None, seed: int | None, faults: bool) -> str:

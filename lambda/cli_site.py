@@ -11,6 +11,7 @@ from penstock.cli_options import (
     HERE,
     Decimal,
     Delimiter,
+    Encoding,
     Faults,
     Json,
     Seed,
@@ -102,6 +103,7 @@ def import_(
     timezone: Timezone = None,
     decimal: Decimal = None,
     delimiter: Delimiter = None,
+    encoding: Encoding = None,
     sql: Annotated[str | None, typer.Option(help="URL of a database; the arguments are queries then.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -115,7 +117,7 @@ def import_(
     from penstock.screen import Progress
     from penstock.site import Site
 
-    options = reading(time_column, time_format, timezone, decimal, delimiter)
+    options = reading(time_column, time_format, timezone, decimal, delimiter, encoding)
     reports = []
     with Site.open(site) as opened:
         for source in sources:

@@ -58,10 +58,10 @@ def compare(
     Skill is 1 - RMSE / persistence's RMSE. Ridge is fitted on the first model's training span.
     Example: penstock compare nox nox@1 @champion persistence ridge --site turbine --start 2014
     """
-    from penstock.screen import compare_table, show
+    from penstock.screen import Progress, compare_table, show
     from penstock.site import Site
 
-    with Site.open(site) as opened:
+    with Site.open(site) as opened, Progress(f"compare {model}"):
         found = opened.compare(model, candidates or [], start=start, end=end)
     if plot is not None:
         found.save(plot)

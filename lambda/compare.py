@@ -23,6 +23,7 @@ from penstock.batch.view import compute_view
 from penstock.data.models import Artifact
 from penstock.data.window_spec import WindowSpec
 from penstock.errors import ModelNotFound, QueryError, nearest
+from penstock.serving.alone import alone
 from penstock.spans import Moment
 
 if TYPE_CHECKING:
@@ -96,15 +97,18 @@ def compare(site: Site, name: str, candidates: Sequence[Artifact | str], start: 
 def _chosen(site: Site, name: str, candidates: Sequence[Artifact | str]) -> dict[str, Artifact | str]:
     """What is meant, by the label it gets; each once."""
     found: dict[str, Artifact | str] = {}
-    for candidate in candidates or (_default(site, name), *BASELINES):
+    for candidate in candidates or _default(site, name):
         if isinstance(candidate, str) and candidate not in BASELINES:
             candidate = _stored(site, name, candidate)
         found[candidate if isinstance(candidate, str) else f"{candidate.name}@{candidate.version}"] = candidate
     return found
 
 
-def _default(site: Site, name: str) -> str:
-    return CHAMPION if site.models.champion(name) is not None else name
+def _default(site: Site, name: str) -> tuple[str, ...]:
+    """The live, else the newest version, persistence, and a ridge where there is a training span to fit it on."""
+    lead = CHAMPION if site.models.champion(name) is not None else name
+    fitted = "first" in _newest(site, name).card["trained"]
+    return (lead, *(b for b in BASELINES if fitted or b != "ridge"))
 
 
 def _newest(site: Site, name: str) -> Artifact:
@@ -162,7 +166,8 @@ def _rivals(site: Site, lead: Artifact, spec: WindowSpec, span: tuple[int, int],
 
 def _recomputed(site: Site, artifact: Artifact, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     spec, ids = WindowSpec.from_json(artifact.card["spec"]), site.registry.lookup()
-    view = compute_view(site.parts.client(), artifact, _source(site), [ids[name] for name in spec.base], first, last)
+    tags = [ids[name] for name in spec.base]
+    view = compute_view(site.parts.client(), artifact, _source(site), tags, first, last, alone=alone)
     return view.ticks, view.values
 
 

@@ -11,10 +11,9 @@ import psutil
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from penstock import answers, inputs
-from penstock.courses import COURSES, Course
+from penstock import answers, demo_fleets, inputs
+from penstock.courses import Course
 from penstock.data.grid import PRESENT
-from penstock.data.simulator_station import NAME as SIMULATED
 from penstock.data.windows import Reason, WindowSpec
 from penstock.serving.pool import Pool
 from penstock.site import Site
@@ -23,7 +22,7 @@ from penstock.site import Site
 def report(site: Site, course: Course, plant: str, ticks: int | None, streamed: dict[str, Any]) -> dict[str, Any]:
     """The JSON of `penstock demo`; `ticks`: how many rows of `course.live` were asked for, None: all."""
     sent = sum(_readings(table) for _, table in inputs.parts(course.history, site.plant.name))
-    replayed, live = _replayed(inputs.parts(course.live, site.plant.name), ticks)
+    replayed, live = counted(inputs.parts(course.live, site.plant.name), ticks)
     sent += live
     archived = _archived(site)
     first = streamed["first_prediction_ns"]
@@ -33,7 +32,7 @@ def report(site: Site, course: Course, plant: str, ticks: int | None, streamed: 
     said = speed.count() if speed else (0, 0)
     return {
         "plant": plant,
-        "simulated": course is COURSES[SIMULATED],
+        "simulated": course.simulated,
         "ticks": said[0],
         "rows_replayed": replayed,
         "readings_sent": sent,
@@ -45,6 +44,7 @@ def report(site: Site, course: Course, plant: str, ticks: int | None, streamed: 
         "seconds_to_first_prediction": None
         if first is None
         else round(first / 1e9 - psutil.Process().create_time(), 1),
+        **(demo_fleets.told(site, streamed) if course.fleet else {}),
         "models": {name: _scored(site, name, course, v) for name, v in site.models.champions().items()},
         "triton_version": version,
         "workers": len(site.parts.client().scheduler_info()["workers"]),
@@ -52,7 +52,7 @@ def report(site: Site, course: Course, plant: str, ticks: int | None, streamed: 
     }
 
 
-def _replayed(parts: Iterator[tuple[str, pa.Table]], ticks: int | None) -> tuple[int, int]:
+def counted(parts: Iterator[tuple[str, pa.Table]], ticks: int | None) -> tuple[int, int]:
     """Rows and readings of the first `ticks` rows; None: of all."""
     rows = readings = 0
     for _, table in parts:

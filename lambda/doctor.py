@@ -29,6 +29,7 @@ from penstock.serving.provision import cached, on_path
 from penstock.serving.triton import Triton
 from penstock.settings import migrated, read_settings
 from penstock.speed.process import occupied
+from penstock.up import record
 
 State = Literal["ok", "wrong"]
 
@@ -226,6 +227,7 @@ def _models(place: Path) -> str:
 def _locks(place: Path) -> str:
     running = Triton.running(place / "triton")
     held = ["a stream"] if occupied(place / "speed") else []
+    held += ["penstock up"] if record.alive(place) else []
     held += [f"Triton at {running.endpoint}"] if running is not None else []
     return f"held by {' and '.join(held)}" if held else "none is held"
 

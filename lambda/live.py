@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,13 @@ from penstock import inputs, pipeline
 from penstock.data.frame import Readings
 from penstock.data.importing import importers
 from penstock.data.views.speed_view import Spoken
-from penstock.data.windows import WindowSpec
 from penstock.errors import SourceError
 from penstock.import_options import joined
 from penstock.loading import reading_options
-from penstock.serving.deploy import Deployer
+from penstock.serving.tending import begin, tended
+from penstock.serving.triton import Triton
 from penstock.speed.clock import SourceClock
+from penstock.speed.source import Source
 from penstock.speed.sources.replay import Replay, together
 
 if TYPE_CHECKING:
@@ -35,16 +36,40 @@ def stream(
     options: Mapping[str, Any],
     rate: float | None,
     ticks: int | None,
+    brisk: int,
     progress: Progress | None,
     on_tick: Callable[[Spoken], None] | None,
+    metrics_port: int | None = None,
 ) -> dict[str, Any]:
     """`Site.stream`. Raises SourceError where there is nothing to stream."""
     if source is None:
         raise SourceError("nothing to stream: name a file or a data set to replay, such as gas-turbine:2014")
-    replayed = replay(site, source, options, rate, ticks)  # a wrong option is told before Triton is started
+    replayed = replay(site, source, options, rate, ticks, brisk)  # a wrong option is told before Triton is started
+    return run(site, replayed, _teller(site, ticks, progress, on_tick), metrics_port)
+
+
+def run(
+    site: Site, source: Source, on_tick: Callable[[Spoken], None], metrics_port: int | None = None
+) -> dict[str, Any]:
+    """Every champion answers what `source` brings, until it ends; the report of the run.
+
+    Servers that somebody else runs are given what they lack, also those that come back meanwhile.
+    """
     endpoints = site.parts.endpoints()
-    with Deployer(endpoints) as deployer:
-        deployer.ensure([site.models.load(name, v) for name, v in site.models.champions().items()])
+    deploy_champions(site, endpoints)
+    ours = Triton.running(site.folder / "triton")  # watched by whoever started it
+    others = [e for e in endpoints if ours is None or e != ours.endpoint]
+    with tended(others, site.models.champions, site.models.load):
+        return _stream(site, endpoints, source, on_tick, metrics_port)
+
+
+def _stream(
+    site: Site,
+    endpoints: Sequence[str],
+    source: Source,
+    on_tick: Callable[[Spoken], None],
+    metrics_port: int | None,
+) -> dict[str, Any]:
     return pipeline.stream(
         site.parts.client(),
         endpoints,
@@ -52,16 +77,29 @@ def stream(
         site.folder,
         site.layout,
         site.registry.lookup,
-        [(replayed, SourceClock())],
+        [(source, SourceClock())],
         segment_bytes=site.settings.journal.segment_mb << 20,
         commit_every_s=site.settings.archive.commit_every_s,
         retention=site.retention(),
-        expected=[WindowSpec.of(model, site.plant) for model in site.plant.models.values()],
-        on_tick=_teller(site, ticks, progress, on_tick),
+        expected=[site.spec(name) for name in site.model_names()],
+        on_tick=on_tick,
+        metrics_port=metrics_port,
     )
 
 
-def replay(site: Site, source: Any, options: Mapping[str, Any], rate: float | None, ticks: int | None) -> Replay:
+def deploy_champions(site: Site, endpoints: Sequence[str]) -> int:
+    """Make every endpoint that is there hold exactly the site's champions; how many these are.
+
+    Raises Refused, and ServingError when no endpoint is there.
+    """
+    champions = [site.models.load(name, version) for name, version in site.models.champions().items()]
+    begin(endpoints, champions)
+    return len(champions)
+
+
+def replay(
+    site: Site, source: Any, options: Mapping[str, Any], rate: float | None, ticks: int | None, brisk: int = 0
+) -> Replay:
     """Whatever `Site.load` reads, read with the same options, as a source of the speed layer."""
     if isinstance(source, (str, Path)):
         next(inputs.parts(source), None)  # a name that is nothing is told before Triton and workers are started
@@ -73,7 +111,7 @@ def replay(site: Site, source: Any, options: Mapping[str, Any], rate: float | No
                 yield together(chunk.readings)
 
     name = source if isinstance(source, (str, Path)) else importers.source_name(source).removeprefix("import:")
-    return Replay(f"replay:{name}", blocks, rate=rate, moments=ticks)
+    return Replay(f"replay:{name}", blocks, rate=rate, moments=ticks, brisk=brisk)
 
 
 def _teller(
@@ -92,19 +130,21 @@ def _teller(
     return tell
 
 
-def follow(site: Site, name: str, poll_s: float) -> Iterator[xr.Dataset]:
+def follow(site: Site, name: str, poll_s: float, silent_s: float | None) -> Iterator[xr.Dataset]:
     """Rows of the speed view as they appear, each once, merged with what truth there is."""
     view = None
     seen: int | None = None
-    while True:
+    heard = time.monotonic()
+    while silent_s is None or time.monotonic() - heard < silent_s:
         view = view or site.desk().speed()
         tick = view.last_tick() if view else None
         if tick is not None and tick != seen:
-            grid, spec_horizon = site.readings.grid, site.plant.model(name).horizon_ns
+            grid, spec = site.readings.grid, site.spec(name)
+            spec_horizon = spec.horizon * spec.period_ns
             first = tick if seen is None else seen + 1
             rows = site.query(name, grid.time(first) + spec_horizon, grid.time(tick + 1) + spec_horizon)
             for i in range(rows.sizes["time"]):
                 yield rows.isel(time=slice(i, i + 1))
-            seen = tick
+            seen, heard = tick, time.monotonic()
         else:
             time.sleep(poll_s)

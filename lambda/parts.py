@@ -1,6 +1,6 @@
 """The processes a site needs, started when something first needs them and ended together.
 
-Dask workers and Triton: somebody else's by address, or embedded ones that die
+Dask workers and Triton: somebody else's by address, those of `penstock up`, or embedded ones that die
 with this process; an embedded Triton is watched and mended for as long as it runs. Nothing here
 knows what they are used for.
 """
@@ -20,6 +20,7 @@ from penstock.serving.running import Running
 from penstock.serving.triton import Triton
 from penstock.serving.watch import Watch
 from penstock.settings import Settings
+from penstock.up import record
 
 START_S = 180.0
 """Longest start of Triton: provisioning, TensorFlow's import, the compile of the first shapes."""
@@ -38,32 +39,43 @@ class Parts:
         self._server: _Server | None = None
 
     def client(self) -> Client:
-        """A Dask client with workers. Raises Unavailable when there are none within a minute."""
+        """A Dask client with workers: of site.toml's scheduler, of the site that is up, or of new ones.
+
+        Raises Unavailable when there are none within three minutes.
+        """
         if self._client is None:
             dask = self.settings.dask
-            context = client_for(dask.scheduler) if dask.scheduler else local_cluster(dask.workers)
+            scheduler = dask.scheduler or record.address(self.folder, "dask", START_S)
+            context = client_for(scheduler) if scheduler else local_cluster(dask.workers)
             self._client = self._stack.enter_context(context)
         return self._client
 
     def begin_triton(self) -> None:
         """Let an embedded Triton start meanwhile; `endpoints` waits for it."""
-        if self.settings.triton.endpoints or self._server or self._running():
+        if self.settings.triton.endpoints or self._server or record.alive(self.folder) or self._running():
             return
+        self._begin()
+
+    def _begin(self) -> None:
         self._server = _Server(self.folder / "triton", self.settings.triton.capacity)
         self._stack.callback(self._server.stop)
 
     def endpoints(self) -> tuple[str, ...]:
         """host:port of the Triton servers: those of site.toml, the one that runs on this site, or a new one.
 
-        Raises ServingError when it does not come up.
+        One that is up with the site is waited for until every champion is on it. Raises ServingError when it does
+        not come up.
         """
         if self.settings.triton.endpoints:
             return self.settings.triton.endpoints
         if self._server is None:
+            up = record.address(self.folder, "triton", START_S)
+            if up is not None:
+                return (up,)
             running = self._running()
             if running is not None:
                 return (running.endpoint,)
-            self.begin_triton()
+            self._begin()
         assert self._server is not None
         return (self._server.started().endpoint,)
 

@@ -7,7 +7,10 @@ brings two of them together over the site's files.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,15 +29,20 @@ from penstock.data.archive.retention import Retention, needed_from
 from penstock.data.layout import Layout
 from penstock.data.models import Artifact
 from penstock.data.plant import Plant
+from penstock.data.runs import Run, Runs
 from penstock.data.views.batch_view import BatchView
 from penstock.data.views.speed_view import Spoken
 from penstock.data.windows import WindowSpec
-from penstock.errors import ArchiveBusy, ArchiveError
+from penstock.errors import ArchiveBusy, ArchiveError, ModelError
+from penstock.serving.alone import alone
+from penstock.serving.metrics import served
 from penstock.serving.pool import Pool
 from penstock.serving.score import Score
 from penstock.speed.clock import SourceClock
 from penstock.speed.service import Service, Setup
 from penstock.speed.source import Source
+from penstock.speed.status import Report
+from penstock.tally import Tally
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -43,34 +51,42 @@ Progress = Callable[[int, int | None, str], None]
 class Outcome:
     """What a training run came to."""
 
+    run: str
     trained: list[Artifact]
+    """Those too that were finished when an interrupted run went on."""
     failed: dict[str, str]
     """Reason by model name."""
 
 
 def train(
-    client: Client, desk: Desk, plant: Plant, wish: Wish, *, home: Path, created: str, progress: Progress | None = None
+    client: Client, desk: Desk, plant: Plant, runs: Runs, run: Run, *, home: Path, progress: Progress | None = None
 ) -> Outcome:
-    """Train what `wish` names on the archive as it stands and store the results; one failure stops no other."""
-    head = desk.archive.head()
-    source = HistorySource(folder=desk.archive.folder, snapshot=head.snapshot)
-    history = History(source=source, grid=desk.grid, first=head.span[0], last=head.span[1])
-    jobs = plan(plant, history, desk.ids, wish, home=home, created=created)
-    epochs = {job.name: 0 for job in jobs}
-    total = sum(job.lstm.epochs for job in jobs)
+    """Train what `run` names and has not done, on its state of the archive, and store the results.
 
-    def told(step: fleet.Progress) -> None:
-        epochs[step.name] = step.epoch
-        if progress:
-            progress(sum(epochs.values()), total, f"{step.name} epoch {step.epoch} loss {step.loss:.3g}")
-
-    outcome = Outcome(trained=[], failed={})
-    for result in fleet.train(jobs, client=client, progress=told):
+    One failure stops no other. Each result stands in the store and in the record before the next one is looked at.
+    """
+    first, last = desk.archive.span(snapshot=run.snapshot)
+    source = HistorySource(folder=desk.archive.folder, snapshot=run.snapshot)
+    history = History(source=source, grid=desk.grid, first=first, last=last)
+    left = [name for name in run.models if name not in run.done]
+    wish = Wish(models=left, start_ns=run.start_ns, end_ns=run.end_ns, lstm=run.lstm, run=run.id)
+    try:
+        jobs = plan(plant, history, desk.ids, wish, home=home, created=run.begun)
+    except ModelError:
+        runs.end(run.id)  # nothing of it can ever be done
+        raise
+    trained = [desk.store.load(name, version) for name, version in run.done.items()]
+    outcome = Outcome(run=run.id, trained=trained, failed={})
+    tally = Tally({job.name: job.lstm.epochs for job in jobs}, before=len(run.done), told=progress)
+    for result in fleet.train(jobs, client=client, progress=tally.epoch):
         match result:
-            case fleet.Trained(draft=draft):
+            case fleet.Trained(name=name, draft=draft):
                 outcome.trained.append(desk.store.save(draft))
+                runs.trained(run.id, name, outcome.trained[-1].version)
             case fleet.Failed(name=name, error=error):
                 outcome.failed[name] = error
+                runs.failed(run.id, name, error)
+        tally.model(result.name)
     return outcome
 
 
@@ -90,6 +106,7 @@ def write_batch_view(
         [desk.ids[name] for name in spec.base],
         first,
         seam,
+        alone=alone,
     )
     BatchView.write(
         desk.views / "batch" / artifact.name,
@@ -148,12 +165,15 @@ def stream(
     retention: Retention,
     expected: Sequence[WindowSpec] = (),
     on_tick: Callable[[Spoken], None] = lambda spoken: None,
+    metrics_port: int | None = None,
 ) -> dict[str, Any]:
     """Run the speed layer until its sources have ended or it is told to stop; its report as a dict.
 
     `layout`, `ids`: as registered now; a model may come whose tags were registered while the stream ran.
+    `metrics_port`: of this machine alone, where the pool's metrics are served meanwhile. Raises ServingError
+    when it cannot be had.
     """
-    with Pool(endpoints) as pool:
+    with Pool(endpoints) as pool, nullcontext() if metrics_port is None else served(pool, metrics_port):
         setup = Setup(
             site=site,
             grid=desk.grid,
@@ -168,7 +188,29 @@ def stream(
             expected=expected,
             on_tick=on_tick,
         )
-        return asdict(asyncio.run(Service(setup).run()))
+        return asdict(_run(Service(setup)))
+
+
+def _run(service: Service) -> Report:
+    """To its end; in a thread of its own where this one runs an event loop already, as a notebook's does."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # only a main thread may take signals
+        return asyncio.run(service.run(signals=threading.current_thread() is threading.main_thread()))
+    loop: Future[asyncio.AbstractEventLoop] = Future()
+    with ThreadPoolExecutor(1, thread_name_prefix="stream") as thread:
+        running = thread.submit(_run_beside, service, loop)
+        try:
+            return running.result()
+        except KeyboardInterrupt:
+            loop.result().call_soon_threadsafe(service.stop)
+            return running.result()
+
+
+def _run_beside(service: Service, loop: Future[asyncio.AbstractEventLoop]) -> Report:
+    with asyncio.Runner() as runner:
+        loop.set_result(runner.get_loop())
+        return runner.run(service.run(signals=False))
 
 
 def _resolver(ids: Callable[[], Mapping[str, int]]) -> Callable[[Sequence[str]], NDArray[np.int32]]:

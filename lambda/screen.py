@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
@@ -16,7 +19,13 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-OUT = Console(highlight=False, soft_wrap=False)
+PIPED_COLUMNS = 240
+"""Width where nobody watches: a table in a pipe or a file must not be cut to a screen that is not there."""
+OUT = Console(
+    highlight=False,
+    soft_wrap=False,
+    width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_COLUMNS,
+)
 ERR = Console(stderr=True, highlight=False)
 QUERY_ROWS = 24
 """Rows of a query shown to people; files and --json get all."""
@@ -46,7 +55,7 @@ class Progress:
             TimeRemainingColumn(),
             console=ERR,
             transient=True,
-            disable=not ERR.is_terminal,
+            disable=not sys.stderr.isatty(),  # not ERR.is_terminal: a notebook forces colours upon what it starts
         )
         self._title = title
         self._task = self._bar.add_task(title, total=None)
@@ -68,14 +77,15 @@ def models_table(cards: Sequence[Mapping[str, Any]], live: Mapping[str, int]) ->
     """One row per target of each trained version; figures are those of the validation part."""
     table = _table("model", "live", "target", "trained to", "n", "MAE", "RMSE", "persistence RMSE", "skill")
     for card in cards:
-        for target, metrics in card["metrics"].items():
+        # A ready-made model was judged by whoever made it.
+        for target, metrics in (card["metrics"] or {target: {} for target in card["spec"]["targets"]}).items():
             skill = 1 - metrics["rmse"] / metrics["persistence_rmse"] if metrics.get("persistence_rmse") else math.nan
             table.add_row(
                 f"{card['name']}@{card['version']}",
                 "live" if live.get(card["name"]) == card["version"] else "",
                 _cell(target),
-                str(card["trained"]["end"])[:10],
-                str(metrics["n"]),
+                str(card["trained"].get("end", "ready made"))[:10],
+                str(metrics.get("n", "")),
                 *(_figure(metrics.get(key)) for key in ("mae", "rmse", "persistence_rmse")),
                 "" if math.isnan(skill) else f"{skill:.2f}",
             )
@@ -86,12 +96,15 @@ def tags_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One row per tag."""
     table = _table("id", "tag", "unit", "value", "time", "quality")
     for row in rows:
-        table.add_row(*(_cell(_text(row[key])) for key in ("id", "tag", "unit", "value", "time", "quality")))
+        texts = {**row, "value": _shortest(row["value"])}
+        table.add_row(*(_cell(str(texts[key])) for key in ("id", "tag", "unit", "value", "time", "quality")))
+    name = table.columns[1]
+    name.no_wrap, name.overflow = False, "fold"  # a long name may take a second line, a figure is never cut
     return table
 
 
-def query_table(rows: pd.DataFrame, timezone: str) -> Table:
-    """The newest rows of a query, times in the plant's zone."""
+def query_table(rows: pd.DataFrame, timezone: str, *, open_ticks: int = 0) -> Table:
+    """The newest rows of a query, times in the plant's zone; `open_ticks` newer ones have no answer yet."""
     table = _table("time", "target", "truth", "prediction", "layer", "version", "reason")
     for row in rows.tail(QUERY_ROWS).to_dict(orient="records"):
         table.add_row(
@@ -103,8 +116,10 @@ def query_table(rows: pd.DataFrame, timezone: str) -> Table:
             str(row["version"] or ""),
             "" if row["reason"] == "OK" else str(row["reason"]),
         )
-    if len(rows) > QUERY_ROWS:
-        table.caption = f"the newest {QUERY_ROWS} of {len(rows)} rows; --csv FILE writes all"
+    notes = [f"the newest {QUERY_ROWS} of {len(rows)} rows; --csv FILE writes all"] * (len(rows) > QUERY_ROWS)
+    if open_ticks:
+        notes.append(f"{open_ticks} newer ticks have no answer yet: still open, or neither streamed nor recomputed")
+    table.caption = "; ".join(notes) or None
     return table
 
 
@@ -144,6 +159,23 @@ def doctor_table(findings: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def bench_table(told: Mapping[str, Any]) -> Table:
+    """One row per figure of a benchmark, and the machine it was measured on."""
+    table = _table("figure", "unit", "ours", "others", "goal", "met")
+    for row in told["rows"]:
+        peers = ", ".join(f"{name} {_figure(value)}" for name, value in row["peers"].items())
+        sign = "" if row["goal"] is None else ("at least " if row["better"] == "higher" else "at most ")
+        met = {True: "yes", False: "NO", None: ""}[row["met"]]
+        ours = row.get("why") or _figure(row["ours"])
+        table.add_row(row["what"], row["unit"], ours, peers, f"{sign}{_figure(row['goal'])}", met)
+    machine = told["machine"]
+    table.caption = (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['fma_gflops']} GFLOP/s; "
+        f"other processes used {100 * machine['others_cpu']:.0f} % of it meanwhile"
+    )
+    return table
+
+
 def demo_table(report: Mapping[str, Any]) -> Table:
     """What a demo found."""
     table = _table("model", "version", "n", "MAE", "RMSE", "persistence MAE", "persistence RMSE")
@@ -152,10 +184,11 @@ def demo_table(report: Mapping[str, Any]) -> Table:
         table.add_row(name, str(row["version"]), str(row["n"]), *figures)
     said = "SIMULATED, not measured: " if report["simulated"] else ""
     table.title = f"{said}{report['plant']}: {report['ticks']} ticks, {report['predictions']} predictions"
+    first = report["seconds_to_first_prediction"]
     table.caption = (
         f"readings sent {report['readings_sent']:,}, archived {report['readings_archived']:,}, "
         f"lost {report['readings_lost']}; failed requests {report['failed_requests']}; "
-        f"first prediction after {report['seconds_to_first_prediction']} s"
+        + ("nothing was left to replay" if first is None else f"first prediction after {first} s")
     )
     return table
 
@@ -163,7 +196,7 @@ def demo_table(report: Mapping[str, Any]) -> Table:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, no_wrap=column in {"model", "part", "tag", "time"})
+        table.add_column(column, no_wrap=column in {"model", "part", "tag", "time", "value"})
     return table
 
 
@@ -173,7 +206,18 @@ def _cell(text: str) -> Text:
 
 
 def _figure(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:.4g}"
+    """Four digits; of a large number all in front of the point, as 1.013e+05 mbar is nothing to read."""
+    if value is None or math.isnan(value):
+        return ""
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def _shortest(value: float | None) -> str:
+    """The shortest text that gives a stored number back; a counter's last digits are what moves."""
+    if value is None or math.isnan(value):
+        return ""
+    narrow = np.float32(value)
+    return np.format_float_positional(narrow if float(narrow) == value else value, trim="-")
 
 
 def _text(value: Any) -> str:
@@ -181,7 +225,9 @@ def _text(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN and no numpy: NaN becomes null."""
+    """JSON has no NaN, no numpy and no paths: NaN becomes null, a path its text."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

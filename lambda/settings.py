@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from penstock.data.durable import sync_folder, write_durably
-from penstock.data.durations import parse_duration
+from penstock.data.durations import DURATION, parse_duration
 from penstock.data.plants.tables import dotted, shown
 from penstock.errors import Mistake, PlantError, SiteError, nearest
 
@@ -52,14 +53,16 @@ class _Section(BaseModel):
 class JournalSettings(_Section):
     """[journal]"""
 
-    segment_mb: int = Field(default=64, ge=16, le=1024)
+    segment_mb: int = Field(default=64, ge=16, le=1024, description="a whole number from 16 to 1024")
     """Size of one segment file; the largest group of readings must fit into one."""
 
 
 class ArchiveSettings(_Section):
     """[archive]"""
 
-    commit_every: Annotated[Duration, AfterValidator(_lasting)] = "10s"
+    commit_every: Annotated[Duration, AfterValidator(_lasting)] = Field(
+        default="10s", description=f"longer than 0, {DURATION}"
+    )
     """How often the archiver commits while readings come in."""
 
     @property
@@ -71,25 +74,29 @@ class ArchiveSettings(_Section):
 class DaskSettings(_Section):
     """[dask]"""
 
-    scheduler: str | None = Field(default=None, pattern=r"^(tcp|tls|ucx|ws|wss)://.+:\d+$")
+    scheduler: str | None = Field(
+        default=None, pattern=r"^(tcp|tls|ucx|ws|wss)://.+:\d+$", description='an address such as "tcp://10.0.0.5:8786"'
+    )
     """Address of a running scheduler; None: a cluster of processes on this machine."""
-    workers: int = Field(default=2, ge=1)
+    workers: int = Field(default=2, ge=1, description="a whole number from 1")
     """Worker processes of that local cluster."""
 
 
 class TritonSettings(_Section):
     """[triton]"""
 
-    endpoints: tuple[Annotated[str, Field(pattern=r"^[^:/\s]+:\d+$")], ...] = Field(default=(), strict=False)
+    endpoints: tuple[Annotated[str, Field(pattern=r"^[^:/\s]+:\d+$")], ...] = Field(
+        default=(), strict=False, description='a list of host:port, such as ["10.0.0.5:8001"]'
+    )
     """host:port of running servers; none: one is started on this machine."""
-    capacity: int = Field(default=256, ge=1)
+    capacity: int = Field(default=256, ge=1, description="a whole number from 1")
     """Slots for models per shape."""
 
 
 class RetentionSettings(_Section):
     """[retention]"""
 
-    snapshots: Duration = "1d"
+    snapshots: Duration = Field(default="1d", description=DURATION)
     """How long old snapshots of archive and batch views stay: longer than the longest training.
 
     Those that models name stay as long as the models. One takes about 20 kB.
@@ -104,7 +111,7 @@ class RetentionSettings(_Section):
 class Settings(_Section):
     """site.toml"""
 
-    shards: int = Field(default=2, ge=1, le=256)
+    shards: int = Field(default=2, ge=1, le=256, description="a whole number from 1 to 256")
     """Shards per dtype; fixed when the site is created."""
     journal: JournalSettings = JournalSettings()
     archive: ArchiveSettings = ArchiveSettings()
@@ -223,7 +230,9 @@ def parse_settings(text: str, file: str) -> Settings:
     try:
         return Settings.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        raise PlantError([Mistake(file=file, key="(syntax)", found=str(error), allowed="TOML")]) from error
+        raise PlantError(
+            [Mistake(file=file, key="(syntax)", found=str(error), allowed="TOML that can be read")]
+        ) from error
     except ValidationError as error:
         raise PlantError([_mistake(dict(e), file) for e in error.errors()]) from error
 
@@ -238,17 +247,28 @@ def _mistake(error: dict[str, Any], file: str) -> Mistake:
         known = _keys(where[:-1])
         allowed = f"one of {', '.join(known)}"
         return Mistake(file=file, key=place, found="an unknown key", allowed=allowed, near=nearest(where[-1], known))
-    return Mistake(file=file, key=place, found=shown(error["input"]), allowed=str(error["msg"]))
+    return Mistake(file=file, key=place, found=shown(error["input"]), allowed=_allowed(where))
 
 
 def _keys(where: list[str]) -> list[str]:
-    section: type[BaseModel] = Settings
+    section = Settings if not where else _field(where).annotation
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+
+
+def _allowed(where: list[str]) -> str:
+    """What may stand there: the field's description, which a test wants of every one; else it is a table."""
+    known = ", ".join(_keys(where))
+    return _field(where).description or f"a table, [{'.'.join(where)}], with {known}"
+
+
+def _field(where: list[str]) -> FieldInfo:
+    """The field at a place; that of the list for one of its items."""
+    section: Any = Settings
     for part in where:
-        inner = section.model_fields[part].annotation if part in section.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        section = inner
-    return list(section.model_fields)
+        if not part.isdigit():
+            found: FieldInfo = section.model_fields[part]
+            section = found.annotation
+    return found
 
 
 def _site_json(folder: Path) -> dict[str, Any]:

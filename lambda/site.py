@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pandas as pd
 import xarray as xr
 
-from penstock import answers, live, loading, pipeline, standing
+from penstock import answers, foreign, known, live, loading, pipeline, standing
 from penstock.answers import Desk
 from penstock.batch.plan import Wish
 from penstock.compare import Comparison, compare
@@ -38,12 +38,14 @@ from penstock.data.plants.named_files import named_files
 from penstock.data.plants.plant_file import load_plant
 from penstock.data.plants.simulated import simulated_plant
 from penstock.data.registry import Registry
+from penstock.data.runs import Runs
 from penstock.data.simulator_station import station_of
 from penstock.data.views.speed_view import Spoken
 from penstock.data.windows import WindowSpec
 from penstock.errors import ModelError, ModelNotFound, SiteError
 from penstock.export import export
 from penstock.parts import Parts
+from penstock.runs import key_of, run_for
 from penstock.serving.deploy import Deployer
 from penstock.settings import create, open_settings
 from penstock.spans import Moment, moment_ns, span_ns
@@ -57,7 +59,10 @@ class Site:
     def __init__(self, folder: Path) -> None:
         """Raises SiteError where `folder` is no site, PlantError where its files have mistakes."""
         if not (folder / "site.json").exists():
-            raise SiteError(f"{folder}: is no site (it has no site.json); make one with: penstock init {folder}")
+            new = "FOLDER" if folder == Path(".") else folder
+            raise SiteError(
+                f"{folder}: is no site (it has no site.json); name one with --site, or make one: penstock init {new}"
+            )
         folder = self.folder = folder.resolve()  # workers of another cluster have another working folder
         opened = open_settings(folder)
         self.settings, self._shards = opened.settings, opened.shards
@@ -68,6 +73,7 @@ class Site:
         self.journal = Journal.open(folder / "journal", segment_bytes=self.settings.journal.segment_mb << 20)
         self.readings = _archive(folder / "archive", Grid(period_ns=self.plant.period_ns))
         self.models = ModelStore(folder / "models")
+        self.runs = Runs(folder / "runs")
         self.parts = Parts(self.folder, self.settings)
 
     @classmethod
@@ -158,35 +164,83 @@ class Site:
         start: Moment = None,
         end: Moment = None,
         lstm: Mapping[str, Any] | None = None,
+        anew: bool = False,
         progress: Progress | None = None,
     ) -> pipeline.Outcome:
-        """Train several models on the Dask workers; a failed one is named and stops no other."""
+        """Train several models on the Dask workers; a failed one is named and stops no other.
+
+        The same call goes on with an interrupted run, over its span and its state of the archive, where some of
+        its models are done; `anew` begins another one.
+        """
+        names = list(dict.fromkeys(names))
         newest = self.readings.grid.time(self.readings.head().span[1])
         wish = Wish(
-            models=list(names),
+            models=names,
             start_ns=None if start is None else moment_ns(start, timezone=self.plant.timezone, newest_ns=newest),
             end_ns=None if end is None else moment_ns(end, timezone=self.plant.timezone, newest_ns=newest),
             lstm=lstm,
         )
         for name in names:
-            self.plant.model(name)  # a wrong name is told before any process is started
-        client = self.parts.client()
-        return pipeline.train(
-            client, self.desk(), self.plant, wish, home=self.folder, created=_now(), progress=progress
-        )
+            known.trainable(self.plant, self.models, name)  # a wrong name is told before any process is started
+        if not len(range(*self.readings.head().span)):  # told before workers are started
+            raise ModelError(f"there is no history to train on; bring it in: penstock import FILE --site {self.folder}")
+        key = key_of(self.plant, names, {"start": start, "end": end, "lstm": dict(lstm or {})})
+        with run_for(self.runs, self.models, self.readings, wish, key=key, now=_now(), anew=anew) as run:
+            return pipeline.train(
+                self.parts.client(), self.desk(), self.plant, self.runs, run, home=self.folder, progress=progress
+            )
 
-    def deploy(self, model: Artifact | str, version: int | None = None) -> dict[str, Any]:
-        """Make a stored version answer on every Triton endpoint; an older one is a roll-back.
+    def deploy(
+        self,
+        model: Any,
+        version: int | None = None,
+        *,
+        name: str | None = None,
+        inputs: str | Sequence[str] | None = None,
+        target: str | Sequence[str] | None = None,
+        window: str | None = None,
+        step: str | None = None,
+        every: str | None = None,
+        horizon: str | None = None,
+        prepare: Mapping[str, Sequence[str]] | None = None,
+        when: str | None = None,
+        past_target: bool = False,
+        isolate: bool = False,
+    ) -> dict[str, Any]:
+        """Make a model answer on every Triton endpoint: a stored version (an older one is a roll-back), or a new one.
 
-        Raises Refused with the reason; the version before it then still answers.
+        Stored: an artifact, or a name and a version (None: the newest). Ready made: a Keras model, any callable
+        `predict(windows) -> values`, or the path of an .onnx file, all from [n, T, F] in engineering units, columns
+        in the order of `inputs` (then past targets), to [n, targets]. It becomes the next version of `name`. Where
+        plant.toml has that model the other words may be left out; else they are those of a [model.x] table. `isolate`
+        gives it a process of its own, which callables and ONNX files always get.
+
+        Raises Refused, ModelError or PlantError with the reason; the version before it then still answers.
         """
-        artifact = self.artifact(model, version) if isinstance(model, str) else model
+        said = {
+            "inputs": inputs, "target": target, "window": window, "step": step, "every": every, "horizon": horizon,
+            "prepare": prepare, "when": when, "past_target": past_target or None,
+        }  # fmt: skip
+        keys = {key: value for key, value in said.items() if value is not None}
+        artifact = self._deployable(model, version, name, keys, isolate)
         before = self.models.champion(artifact.name)
         with Deployer(self.parts.endpoints()) as deployer:
             done = deployer.deploy(artifact)
         action: Action = "rollback" if before is not None and artifact.version < before else "deploy"
         self.models.record(artifact.name, artifact.version, action, getpass.getuser())
         return {"live": f"{done.name}@{done.version}", "before": before, "slots": list(done.slots)}
+
+    def _deployable(
+        self, model: Any, version: int | None, name: str | None, keys: Mapping[str, Any], isolate: bool
+    ) -> Artifact:
+        if foreign.is_ready_made(model):
+            if version is not None:
+                raise ModelError(f"version = {version}: a ready-made model becomes the next version; leave it out")
+            return foreign.stored(self, model, name, keys, isolate=isolate)
+        if name is not None or keys or isolate:
+            told = ", ".join([*(["name"] if name else []), *keys, *(["isolate"] if isolate else [])])
+            raise ModelError(f"{told}: only for ready-made models; a stored version says that itself, so leave it out")
+        return self.artifact(model, version) if isinstance(model, str) else cast(Artifact, model)
 
     def undeploy(self, name: str) -> dict[str, Any]:
         """Take a model off every endpoint; its versions stay."""
@@ -202,9 +256,17 @@ class Site:
         """A stored version, None: the newest. Raises ModelNotFound."""
         versions = self.models.versions(name)
         if version is None and not versions:
-            self.plant.model(name)
+            self.spec(name)
             raise ModelNotFound(f"{name}: has never been trained; do: penstock train {name}")
         return self.models.load(name, versions[-1] if version is None else version)
+
+    def spec(self, name: str) -> WindowSpec:
+        """How a model's windows are cut: as plant.toml says, else as its live version does. Raises ModelNotFound."""
+        return known.spec(self.plant, self.models, name)
+
+    def model_names(self) -> list[str]:
+        """The models of plant.toml, then the ready-made ones that are live."""
+        return known.names(self.plant, self.models)
 
     def cards(self) -> list[Mapping[str, Any]]:
         """The card of every stored version."""
@@ -241,30 +303,47 @@ class Site:
         *,
         rate: float | None = None,
         ticks: int | None = None,
+        brisk: int = 0,
         progress: Progress | None = None,
         on_tick: Callable[[Spoken], None] | None = None,
+        metrics_port: int | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         """Replay a source through the speed layer: journal, windows, predictions; its report.
 
         `rate`: event seconds per second, None: as fast as it goes. `ticks`: end after so many
-        distinct event times, counted from the source's beginning. `options` are those of `load`.
+        distinct event times, `brisk`: the first so many go as fast as they can whatever the rate,
+        both counted from the source's beginning. `options` are those of `load`.
         Goes on where an earlier run stopped. Every champion answers, whatever Triton held before.
+        `metrics_port`: Prometheus metrics at http://127.0.0.1:PORT/metrics meanwhile.
         """
-        return live.stream(self, replay, options=options, rate=rate, ticks=ticks, progress=progress, on_tick=on_tick)
+        return live.stream(
+            self, replay, options=options, rate=rate, ticks=ticks, brisk=brisk, progress=progress, on_tick=on_tick,
+            metrics_port=metrics_port,
+        )  # fmt: skip
 
     def query(self, name: str, start: Moment = "-48h", end: Moment = None, *, strict: bool = False) -> xr.Dataset:
-        """Truth, prediction, quality, reason, layer, version, sample over the time predicted for, [start, end)."""
-        spec = WindowSpec.of(self.plant.model(name), self.plant)
-        begin, stop = self.span(start, end, ahead=spec.horizon)
+        """Truth, prediction, quality, reason, layer, version, sample over the time predicted for, [start, end).
+
+        Without `end` it ends with the newest tick that can have an answer; attribute `open` counts those behind
+        it: not closed yet by a stream, or brought in behind it and not recomputed.
+        """
+        spec = self.spec(name)
+        desk = self.desk()
+        newest, open_ticks = answers.newest_answered(desk, name)
+        begin, stop = self.span(start, end, newest=newest + spec.horizon)
         grid = self.readings.grid
         first = -(-(begin - grid.origin_ns) // grid.period_ns)
         last = -(-(stop - grid.origin_ns) // grid.period_ns)
-        return answers.query(self.desk(), name, spec, first, last, strict=strict)
+        answer = answers.query(desk, name, spec, first, last, strict=strict)
+        return answer.assign_attrs(open=open_ticks if end is None else 0)
 
-    def live(self, name: str, *, poll_s: float = 0.2) -> Iterator[xr.Dataset]:
-        """The newest predictions as they are said, one Dataset of one row each, until the caller stops."""
-        return live.follow(self, name, poll_s)
+    def live(self, name: str, *, poll_s: float = 0.2, silent_s: float | None = None) -> Iterator[xr.Dataset]:
+        """The newest predictions as they are said, one Dataset of one row each, until the caller stops.
+
+        `silent_s`: it ends when no tick was said for so long; None: it waits for ever.
+        """
+        return live.follow(self, name, poll_s, silent_s)
 
     # The state of things
 
@@ -295,18 +374,25 @@ class Site:
         )
 
     def retention(self) -> Retention:
-        """Which old snapshots may go: not those that a card names."""
-        return Retention(snapshots_ns=self.settings.retention.snapshots_ns, named=self.models.snapshots)
+        """Which old snapshots may go: not those that a card names, or a training that has not ended reads."""
 
-    def span(self, start: Moment, end: Moment, *, ahead: int = 0) -> tuple[int, int]:
-        """[start, end) in ns UTC; None: where the readings begin and, `ahead` ticks later, end. Raises QueryError."""
+        def named() -> set[str]:
+            return self.models.snapshots() | self.runs.snapshots()
+
+        return Retention(snapshots_ns=self.settings.retention.snapshots_ns, named=named)
+
+    def span(self, start: Moment, end: Moment, *, newest: int | None = None) -> tuple[int, int]:
+        """[start, end) in ns UTC; None: where the readings begin, and at tick `newest`, else where they end.
+
+        Raises QueryError.
+        """
         grid, first = self.readings.grid, self.readings.head().span[0]
         return span_ns(
             start,
             end,
             timezone=self.plant.timezone,
             first_ns=grid.time(first),
-            newest_ns=grid.time(self.desk().newest() + ahead),
+            newest_ns=grid.time(self.desk().newest() if newest is None else newest),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,13 @@ import pandas as pd
 from penstock.data.frame import BAD, UNCERTAIN
 from penstock.data.grid import LATE, PRESENT, STATUS, Cells
 from penstock.data.history import cells_now
+from penstock.serving.external import Heard, heard
 from penstock.serving.triton import Triton
 from penstock.serving.watch import read_watched
 from penstock.speed.process import occupied
 from penstock.speed.status import read_status
+from penstock.up import record
+from penstock.up.rows import rows
 
 if TYPE_CHECKING:
     from penstock.site import Site
@@ -58,7 +62,9 @@ def _reading(cells: Cells, column: int, site: Site) -> dict[str, Any]:
 
 def status(site: Site) -> list[dict[str, str]]:
     """One row per part: part, state (ok, idle, wrong), what, todo."""
-    return [_archive(site), _journal(site), _models(site), _triton(site), _stream(site)]
+    told, alive = record.read(site.folder), record.alive(site.folder)
+    files = [_archive(site), _journal(site), _models(site)]
+    return files + rows(str(site.folder), site.plant.timezone, told, alive, [_triton(site), _stream(site)])
 
 
 def _row(part: str, state: str, what: str, todo: str = "") -> dict[str, str]:
@@ -69,9 +75,12 @@ def _archive(site: Site) -> dict[str, str]:
     head = site.readings.head()
     if head.span[0] == head.span[1]:
         return _row("archive", "idle", "empty", "penstock import FILE")
-    first, last = (pd.Timestamp(site.readings.grid.time(t)) for t in head.span)
+    first, last = (
+        pd.Timestamp(site.readings.grid.time(t), tz="UTC").tz_convert(site.plant.timezone).isoformat(sep=" ")
+        for t in head.span
+    )
     accepted = sum(t.accepted for t in head.totals.values())
-    return _row("archive", "ok", f"{accepted:,} readings, {first} to {last} UTC, {len(site.registry)} tags")
+    return _row("archive", "ok", f"{accepted:,} readings, {first} to {last}, {len(site.registry)} tags")
 
 
 def _journal(site: Site) -> dict[str, str]:
@@ -106,7 +115,7 @@ def next_for(never: list[str], trained: list[str]) -> str:
 
 def _triton(site: Site) -> dict[str, str]:
     if site.settings.triton.endpoints:
-        return _row("triton", "ok", f"external: {', '.join(site.settings.triton.endpoints)}")
+        return external(heard(site.settings.triton.endpoints), len(site.models.champions()))
     running = Triton.running(site.folder / "triton")
     if running is None:
         return _row("triton", "idle", "not running; starts with a stream or a deploy")
@@ -119,7 +128,27 @@ def _triton(site: Site) -> dict[str, str]:
         what += f", repaired {watched.repaired + watched.restarted} times, last at {last:%Y-%m-%d %H:%M:%S%z}"
     if watched.trouble:
         return _row("triton", "wrong", f"{what}; {watched.trouble}", f"see {site.folder / 'triton' / 'triton.log'}")
+    if watched.silent:
+        why = "; ".join(watched.silent.values())
+        return _row("triton", "wrong", f"{what}; {why}", "it starts again by itself; see triton.log, or undeploy it")
     return _row("triton", "ok", what)
+
+
+def external(told: Sequence[Heard], champions: int) -> dict[str, str]:
+    """The row of servers that site.toml names, of which `champions` models should answer."""
+    what = f"external: {'; '.join(_told(each) for each in told)}"
+    if any(each.trouble for each in told):
+        return _row("triton", "wrong", what, "start it there, or correct triton.endpoints in site.toml")
+    lacking = any(each.members < champions for each in told)
+    todo = f"of {champions} live models some are not there: penstock stream or deploy brings them" if lacking else ""
+    return _row("triton", "wrong" if lacking else "ok", what, todo)
+
+
+def _told(each: Heard) -> str:
+    """What one server said, or why it said nothing."""
+    if each.trouble:
+        return each.trouble if each.trouble.startswith(each.endpoint) else f"{each.endpoint}: {each.trouble}"
+    return f"{each.endpoint}: Triton {each.version}, {each.members} models"
 
 
 def _running(site: Site) -> bool:

@@ -13,18 +13,28 @@ import hashlib
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from penstock.data.scoring import Member
 from penstock.data.windows import WindowSpec
-from penstock.errors import DeadlineExceeded, ModelError, Refused, ServingError
+from penstock.errors import DeadlineExceeded, ModelError, Refused, ServingError, Unavailable
 from penstock.serving.aliases import live, load_alias, residents, restore
 from penstock.serving.pool import Pool
 from penstock.serving.repository import ENGINE
 
 POLL_S = 0.01
+_FILES = {
+    "lstm": ("serving", "serving.npz"),
+    "solo": ("saved_model", "saved_model.zip"),
+    "callable": ("program", "predict.pkl"),
+    "onnx": ("program", "model.onnx"),
+}
+"""Per kind: what the engine calls the part that it executes, and the artifact's file."""
+THERE_S = 10.0
+"""Every endpoint must answer so soon before a deploy to several begins."""
 DRAIN_LIMIT_S = 30.0
 """Whoever still names an old slot then is told that it is empty."""
 CALL_S = 30.0
@@ -69,7 +79,11 @@ class _Written:
 
 
 class Deployer:
-    """Deploys to every endpoint, or to none."""
+    """Deploys to every endpoint, or to none.
+
+    While an endpoint is away nothing is changed: it holds on its own disk what it held when it went, and would say
+    the old version once it is back, so that an answer would depend on which endpoint is asked.
+    """
 
     def __init__(self, endpoints: Sequence[str] | str, *, deadline_s: float = 120.0, drain_s: float = 1.0) -> None:
         """`drain_s`: an old slot answers until nobody has asked for it this long."""
@@ -92,10 +106,11 @@ class Deployer:
         """`artifact` answers under its name when this returns, on every endpoint.
 
         Raises Refused with the reason, the version before it still answering;
-        ServingError when an endpoint cannot be reached.
+        ServingError when an endpoint cannot be reached: nothing has changed then.
         """
         begun, token = time.monotonic(), uuid.uuid4().hex
         parts, header = _load(artifact)
+        self._all_there(f"{artifact.name}@{artifact.version} is not deployed")
         header |= {"token": token}
         written: list[_Written] = []
         try:
@@ -119,7 +134,8 @@ class Deployer:
         )
 
     def undeploy(self, name: str) -> None:
-        """`name` answers no more. One that is not deployed stays so."""
+        """`name` answers no more. One that is not deployed stays so. Raises ServingError as `deploy` does."""
+        self._all_there(f"{name} stays deployed")
         header = {"name": name, "token": uuid.uuid4().hex}
         old = []
         for pool in self._pools:
@@ -133,6 +149,12 @@ class Deployer:
     def members(self) -> list[Member]:
         """What answers on the first endpoint, by name."""
         return members_of(self._pools[0].admin({"do": "members"}))
+
+    def restored(self) -> set[str]:
+        """Names that answer on every endpoint, once aliases that a server has forgotten are loaded again."""
+        for pool in self._pools:
+            restore(pool)
+        return set.intersection(*(set(live(pool)) for pool in self._pools))
 
     def ensure(self, artifacts: Sequence[Deployable]) -> list[Deployed]:
         """Make every endpoint hold exactly these; what is there already is left alone.
@@ -151,6 +173,19 @@ class Deployer:
             if any(on_one.get(name, {}).get("digest") != digest for on_one in held):
                 done.append(self.deploy(artifact))
         return done
+
+    def _all_there(self, outcome: str) -> None:
+        """Raises Unavailable, naming every endpoint that is away, before anything was changed."""
+        if len(self._pools) < 2:
+            return  # whatever comes first says the same
+        asked = [pool.begin_admin({"do": "health"}, at=pool.endpoints[0]) for pool in self._pools]
+        wait(asked, THERE_S)
+        away = [str(a.exception()) if a.done() else "no answer in time" for a in asked if not a.done() or a.exception()]
+        if away:
+            raise Unavailable(
+                f"{outcome}: {'; '.join(away)}. A change goes to every endpoint or to none: "
+                "start that server again, or take it out of triton.endpoints (and restart the stream)"
+            )
 
     def _go_live(self, written: _Written, artifact: Deployable, header: Mapping[str, Any]) -> int:
         told = self._job(written.pool, {"do": "publish", "slot": written.slot, **_who(header)})
@@ -223,16 +258,15 @@ def _who(header: Mapping[str, Any]) -> dict[str, Any]:
 def _load(artifact: Deployable) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The artifact's files and the header that describes them.
 
-    Raises Refused when its name cannot stand on Triton, ModelError when a file is missing.
+    Raises Refused when its name cannot stand on Triton, ModelError when a file is missing or its kind unknown.
     """
     if artifact.name == ENGINE or not artifact.name or set(artifact.name) & set("/\\\0") or artifact.name[0] == ".":
         raise Refused(f"a model cannot be called {artifact.name!r} on Triton: choose another name")
     kind = str(artifact.card["kind"])
-    files = {"golden": "golden.npz"} | (
-        {"saved_model": "saved_model.zip"} if kind == "solo" else {"serving": "serving.npz"}
-    )
+    if kind not in _FILES:
+        raise ModelError(f"{artifact.name}@{artifact.version}: unknown kind {kind!r}; known: {', '.join(_FILES)}")
     try:
-        parts = {part: artifact.files[file] for part, file in files.items()}
+        parts = {part: artifact.files[file] for part, file in [("golden", "golden.npz"), _FILES[kind]]}
     except KeyError as error:
         raise ModelError(f"{artifact.name}@{artifact.version} has no file {error}: train it again") from error
     digest = hashlib.sha256(b"".join(parts.values())).hexdigest()
@@ -242,5 +276,6 @@ def _load(artifact: Deployable) -> tuple[dict[str, bytes], dict[str, Any]]:
         "kind": kind,
         "digest": f"{artifact.version}:{digest}",
         "card": dict(artifact.card),
+        "isolate": bool(artifact.card.get("isolate", False)),
     }
     return parts, header

@@ -48,6 +48,8 @@ def command(found: Installation, folder: Path, endpoint: str) -> list[str]:
 def environment(found: Installation) -> dict[str, str]:
     """The server's environment: this Python first on PATH, so that the stub takes its packages."""
     given = dict(os.environ)
+    # What an isolated member's process runs in: not in the stub's interpreter, nor with Triton's libraries.
+    given |= {"PENSTOCK_PYTHON": sys.executable, "PENSTOCK_LIBRARIES": given.get("LD_LIBRARY_PATH", "")}
     given["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{given.get('PATH', '')}"
     if found.libraries:
         given["LD_LIBRARY_PATH"] = f"{found.libraries}{os.pathsep}{given.get('LD_LIBRARY_PATH', '')}".rstrip(":")

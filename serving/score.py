@@ -1,94 +1,127 @@
-"""The scorer that `pipeline.py` hands to the speed layer: members and answers, from one endpoint at a time.
+"""The scorer that `pipeline.py` hands to the speed layer: members and answers, from whichever endpoint answers.
 
-An answer is believed only when the engine says that it came from the member
-that was asked (crc32 of its name). Where it did not - the slot was freed, or the
-pool went on to another endpoint whose slots differ - the members are read anew
-and asked once more.
+    asks ── rosters: who is where? ── one request to one endpoint ── is it whom we asked? ── said
+                  ▲                                                          │ no: look there again
+                  └──────────────────────────────────────────────────────────┘
+
+An answer is believed only when the engine says that it came from the member that was asked (crc32 of its name) in
+the version that is listed there. A slot means nothing to another endpoint, so a request has slots for each.
+While answers tell that nothing moved, no request is made for the list alone.
 """
 
 from __future__ import annotations
 
-import zlib
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import suppress
 
 import numpy as np
 
 from penstock.data.scoring import Ask, Member, Said
-from penstock.serving.deploy import members_of
+from penstock.errors import ServingError
+from penstock.serving.lineup import Lineup, Verdict, judge, line_up, sort_in
+from penstock.serving.outcomes import kind_of
 from penstock.serving.pool import Pool
+from penstock.serving.roster import Roster
+from penstock.serving.rosters import Rosters
+from penstock.serving.wire import TickAnswer
+
+ROUNDS = 3
+"""Requests for one set of asks at most: whoever moved between list and request is asked again."""
 
 
 class Score:
-    """Follows `data.scoring.Scoring`."""
+    """Follows `data.scoring.Scoring`; for one thread at a time."""
 
     def __init__(self, pool: Pool) -> None:
-        """The pool stays the caller's to close."""
+        """The pool stays the caller's to close; its tally counts every ask."""
         self._pool = pool
-        self._generation: int | None = None
-        self._members: tuple[Member, ...] = ()
+        self._rosters = Rosters(pool)
+        self._heard = False
+        """Whether an answer has told since that the list is right."""
 
     def members(self) -> tuple[Member, ...]:
-        """The models that answer now; one small request, specs only when the generation moved."""
-        told = self._pool.admin({"do": "members", "known": self._generation})
-        if told["generation"] != self._generation:
-            self._members = tuple(members_of(told))
-            self._generation = told["generation"]
-        return self._members
+        """The models that answer now: asked for, unless the newest answer told that nothing moved."""
+        if not self._heard:
+            self._rosters.ask_all()
+        self._rosters.all()
+        return self._rosters.members
 
     def score(self, asks: Sequence[Ask]) -> Sequence[Said]:
-        """One request for all asks; a member that moved meanwhile costs a second one.
+        """One request for all asks; members that moved meanwhile cost another one.
 
         Raises ServingError when no answer came at all.
         """
-        if not any(len(a.windows) for a in asks):
-            return [_nothing(a) for a in asks]
-        said, generation = self._ask(asks)
-        if generation == self._generation and all(map(_as_listed, asks, said)):
-            return said
-        now = {m.name: m for m in self.members()}
-        for i, ask in enumerate(asks):
-            if not _as_listed(ask, said[i]) and _cut_anew(ask.member, now.get(ask.member.name)):
-                said[i] = _nothing(ask)  # its slot has a version by now that wants other windows
-        moved = [i for i, a in enumerate(asks) if _moved(a.member, said[i], now.get(a.member.name))]
-        again = [replace(asks[i], member=now[asks[i].member.name]) for i in moved]
-        if again:
-            for i, answer in zip(moved, self._ask(again)[0], strict=True):
-                said[i] = answer
-        return said
+        said: list[Said | None] = [None] * len(asks)
+        left = [i for i, a in enumerate(asks) if len(a.windows)]
+        raised: dict[int, str] = {}
+        self._heard = False
+        if left and not self._rosters.all():
+            self._rosters.ask_all()
+        for _ in range(ROUNDS):
+            self._round(asks, [i for i in left if said[i] is None and i not in raised], said, raised)
+        self._elsewhere(asks, said, raised)
+        self._pool.tally.failed(self._counters(asks, [i for i in left if said[i] is None]), "no_answer")
+        self._rosters.look_after(len(self._rosters.members))
+        return [_nothing(a) if s is None else s for a, s in zip(asks, said, strict=True)]
 
-    def _ask(self, asks: Sequence[Ask]) -> tuple[list[Said], int]:
-        counts = [len(a.windows) for a in asks]
-        slots = np.repeat(np.array([a.member.slot for a in asks], np.int32), counts)
-        names = np.repeat([zlib.crc32(a.member.name.encode()) for a in asks], counts)
-        answer = self._pool.tick(slots, [w for a in asks for w in a.windows])
-        versions = np.where(answer.members == names, answer.versions, -1)
-        said, at = [], 0
-        for ask, count in zip(asks, counts, strict=True):
-            rows, spoke = answer.values[at : at + count], versions[at : at + count]
-            at += count
-            if count and (spoke >= 0).all():
-                said.append(Said(values=np.stack(rows), version=int(spoke[0])))
-            else:
-                said.append(_nothing(ask))
-        return said, answer.generation
+    def _round(
+        self,
+        asks: Sequence[Ask],
+        wanted: Sequence[int],
+        said: list[Said | None],
+        raised: dict[int, str],
+        besides: str = "",
+    ) -> None:
+        """One request, to an endpoint other than `besides`; `raised` gets whose model raised, and where."""
+        rosters = [r for r in self._rosters.all() if r.endpoint != besides]
+        line = line_up(asks, wanted, rosters)
+        if line is None:
+            return
+        answer = self._tick(line)
+        self._heard = True
+        known = next(r for r in rosters if r.endpoint == answer.endpoint)
+        verdict = self._judged(line, answer, known)
+        sort_in(line, answer, verdict.good, said)
+        raised.update(dict.fromkeys(line.at[verdict.raised].tolist(), answer.endpoint))
+
+    def _judged(self, line: Lineup, answer: TickAnswer, known: Roster) -> Verdict:
+        """By the roster, looked at again where the answer tells that it is stale."""
+        verdict = judge(line, answer, known)
+        if answer.generation == known.generation and not verdict.strange:
+            return verdict
+        for other in self._pool.endpoints:
+            if other != answer.endpoint:
+                self._rosters.begin(other)  # a deploy goes to all of them
+        with suppress(ServingError):  # it has gone since: what it said before stands, the rest is asked elsewhere
+            self._rosters.ask(answer.endpoint, afresh=verdict.strange)
+        now = next((r for r in self._rosters.all() if r.endpoint == answer.endpoint), known)
+        return judge(line, answer, now)
+
+    def _elsewhere(self, asks: Sequence[Ask], said: list[Said | None], raised: dict[int, str]) -> None:
+        """A model that raises at one endpoint, its own process being down there, may be well at another one."""
+        for endpoint in sorted(set(raised.values())):
+            wanted = [i for i, e in raised.items() if e == endpoint]
+            with suppress(ServingError):  # the others are answered: their tick is not given up for these
+                self._round(asks, wanted, said, {}, besides=endpoint)
+
+    def _tick(self, line: Lineup) -> TickAnswer:
+        counters = self._pool.tally.rows([m.name for m in line.members])
+        begun = time.monotonic()
+        try:
+            answer = self._pool.tick(line.slots, line.bundle)
+        except ServingError as error:
+            self._pool.tally.failed(counters, kind_of(error))
+            raise
+        now = time.monotonic()
+        versions = answer.versions[np.cumsum(line.counts) - 1]
+        self._pool.tally.answered(counters[versions >= 0], now - begun, now)
+        return answer
+
+    def _counters(self, asks: Sequence[Ask], at: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return self._pool.tally.rows([asks[i].member.name for i in at])
 
 
 def _nothing(ask: Ask) -> Said:
     shape = (len(ask.windows), len(ask.member.spec.targets))
     return Said(values=np.full(shape, np.nan, np.float32), version=-1)
-
-
-def _as_listed(ask: Ask, said: Said) -> bool:
-    """Whether the version spoke that the list named; another endpoint may have another one, its generation as high."""
-    return said.version == ask.member.version or not len(ask.windows)
-
-
-def _cut_anew(asked: Member, now: Member | None) -> bool:
-    """Whether the windows were cut for a version that answers no more."""
-    return now is None or now.spec != asked.spec
-
-
-def _moved(asked: Member, said: Said, now: Member | None) -> bool:
-    """Whether to ask again: it lives in another slot now and its windows are cut the same way."""
-    return now is not None and now.spec == asked.spec and (now.slot != asked.slot or said.version < 0)

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,8 @@ class Watched:
     """Wall-clock time of the newest mending; ns UTC."""
     trouble: str | None = None
     """Why it does not answer right at the moment; None when it does."""
+    silent: dict[str, str] = field(default_factory=dict)
+    """Isolated models whose own process is down at the moment, with the reason; the engine starts them again."""
 
 
 class Watch:
@@ -124,6 +126,7 @@ class Watch:
         """`server` has come up."""
         self._server, self._now_ns = server, now_ns
         self._course = Course()
+        self._silent: dict[str, str] = {}
         self._told = Watched(endpoint=server.endpoint)
 
     def run(self, stop: threading.Event, every_s: float = EVERY_S) -> None:
@@ -137,7 +140,7 @@ class Watch:
             if act is not Act.NOTHING:
                 self._mend(act, why, stop)
             elif finding is Finding.RIGHT:
-                self._tell(trouble=None)
+                self._tell(trouble=None, silent=self._silent)
             elif self._course.given_up and why:
                 self._tell(trouble=f"given up after {LIMIT} mendings in a row: {_first(why)}")
             stop.wait(every_s)
@@ -147,7 +150,7 @@ class Watch:
         if server.mending():
             return Finding.BUSY, ""
         try:
-            server.canary()
+            self._silent = server.canary().waiting
             return Finding.RIGHT, ""
         except ServingError as error:
             why = str(error)

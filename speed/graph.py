@@ -13,10 +13,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from types import EllipsisType
 
 from distributed import Client, Future
 from streamz import Stream
 
+from penstock.room import offered
 from penstock.speed.shard import Failure, Result, Step, attempt
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ class Graph:
         self._maps = [s.map_async(self._answer, parallelism=permits + 2) for s in self._sources.values()]
         self._sinks = [node.sink(self._out) for node in self._maps]
         self._answering: set[asyncio.Task[Answer]] = set()
+        self._room: dict[str, int] | EllipsisType | None = ...
         self.resubmitted = 0
         """Steps submitted again because no answer came in time."""
 
@@ -93,7 +96,7 @@ class Graph:
         try:
             for trial in range(self._tries):
                 self.resubmitted += trial > 0
-                futures.append(self._submit(step))
+                futures.append(self._submit(step, await self._place()))
                 waiting.add(asyncio.create_task(_result(futures[-1])))
                 patience_s = self._patience_s * 2**trial
                 while waiting:
@@ -113,9 +116,18 @@ class Graph:
                 future.release()
         return Failure(step=step, reason=f"shard {step.shard}, sequences {step.start}..{step.stop}: {reason}")
 
-    def _submit(self, step: Step) -> Future:
+    async def _place(self) -> dict[str, int] | None:
+        """The resource that steps ask for, where the workers are shared with others. Looked up once."""
+        if self._room is ...:
+            told = await self._client.scheduler.identity(n_workers=-1)
+            if not told["workers"]:
+                return None
+            self._room = offered(told, "step")
+        return self._room
+
+    def _submit(self, step: Step, place: dict[str, int] | None) -> Future:
         # Of equal priorities Dask runs the last submitted first; the oldest sequence must win.
-        return self._client.submit(self._run, step, pure=False, retries=3, priority=-step.start)
+        return self._client.submit(self._run, step, pure=False, retries=3, priority=-step.start, resources=place)
 
 
 async def _result(future: Future) -> Answer | str:

@@ -6,6 +6,7 @@ what a failed request means. What comes out is durable before it is told.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from penstock.data.scoring import Ask, Member, Said, Scoring
 from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.data.windows import Reason, answers_at, cut, prepare, window_hash
+from penstock.errors import ServingError
+from penstock.speed.delays import Delays
 from penstock.speed.plan import ReadPlan
 from penstock.speed.rows import Newest
 
@@ -23,7 +26,7 @@ GROUP_TICKS = 256
 GROUP_BYTES = 16 << 20
 """Windows of one request, roughly at most; a single tick may be larger."""
 MOVES = 3
-"""A member that moved to another slot between list and request is asked again so often."""
+"""Members that came, or changed, while a tick was asked for are asked for it too, so often at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,7 +70,11 @@ class Scorer:
 
     def __init__(self, scoring: Scoring, view: SpeedView) -> None:
         self._scoring, self._view = scoring, view
+        self.delays = Delays()
+        """From each tick's request to its answer."""
         self._covered: tuple[ReadPlan, tuple[Member, ...]] | None = None
+        self._most = GROUP_TICKS
+        """Ticks of one request; what is too much for a busy server would else be asked for ever."""
 
     def publish(self, plan: ReadPlan, newest: Newest, tick: int) -> tuple[Spoken, ...] | PlanTooSmall:
         """Score `tick`, which must be ready, and the closed ticks behind it; write them; what was said.
@@ -75,20 +82,39 @@ class Scorer:
         Raises ServingError when no answer came: nothing was said then, and the same call may be made again.
         Raises SiteError when the view cannot be written.
         """
-        for move in range(MOVES):
-            members = self._scoring.members()
+        members, last = self._scoring.members(), 0
+        told: dict[str, tuple[Answers, Said | None]] = {}
+        for _ in range(MOVES):
             if not self._covers(plan, members):
                 return PlanTooSmall(members=members)
-            last = min(newest.bring_up(tick), tick + _group(members))
-            answers = [cut_answers(m, newest, tick, last) for m in members]
-            asks = [a.ask for a in answers if a.ask is not None]
-            said = iter(self._scoring.score(asks) if asks else ())
-            told = [(a, None if a.ask is None else next(said)) for a in answers]
-            if move + 1 == MOVES or all(s is None or s.version >= 0 for _, s in told):
+            last = last or min(newest.bring_up(tick), tick + min(self._most, _group(members)))
+            told = {m.name: _kept(told.get(m.name), m) or _cut(m, newest, tick, last) for m in members}
+            self._ask(told, last - tick)
+            asked, members = members, self._scoring.members()
+            if members is asked:
                 break
-        spoken = tuple(speak(told, newest, tick, last))
+        spoken = tuple(speak(list(told.values()), newest, tick, last))
         self._view.write(spoken)
         return spoken
+
+    def _ask(self, told: dict[str, tuple[Answers, Said | None]], ticks: int) -> None:
+        """One request for the members that have windows and no answer yet. Raises ServingError."""
+        waiting = [(name, a, a.ask) for name, (a, said) in told.items() if said is None and a.ask is not None]
+        answers = self._answers([ask for _, _, ask in waiting], ticks)
+        told |= {name: (a, said) for (name, a, _), said in zip(waiting, answers, strict=True)}
+
+    def _answers(self, asks: Sequence[Ask], ticks: int) -> Sequence[Said]:
+        """The next request is half as large after a failure, a little larger after an answer. Raises ServingError."""
+        begun = time.perf_counter()
+        try:
+            said = self._scoring.score(asks)
+        except ServingError:
+            self._most = max(1, ticks // 2)
+            raise
+        if asks:
+            self.delays.see(1000 * (time.perf_counter() - begun), ticks)
+            self._most = min(GROUP_TICKS, self._most + max(1, self._most // 8))
+        return said
 
     def _covers(self, plan: ReadPlan, members: tuple[Member, ...]) -> bool:
         """Comparing hundreds of models' rules takes milliseconds: the same list is judged once."""
@@ -98,6 +124,19 @@ class Scorer:
         covered = plan.covers([m.spec for m in members])
         self._covered = (plan, members) if covered else None
         return covered
+
+
+def _kept(told: tuple[Answers, Said | None] | None, member: Member) -> tuple[Answers, Said | None] | None:
+    """What was said before for this tick, where the member as listed now would say the same."""
+    if told is None or told[0].member.spec is not member.spec:
+        return None
+    answers, said = told
+    same = answers.member == member if said is None else said.version == member.version
+    return told if same and (said is not None or answers.ask is None) else None
+
+
+def _cut(member: Member, newest: Newest, first: int, last: int) -> tuple[Answers, Said | None]:
+    return cut_answers(member, newest, first, last), None
 
 
 def cut_answers(member: Member, newest: Newest, first: int, last: int) -> Answers:

@@ -27,6 +27,7 @@ from penstock.speed.following import POLL_S, Following, Place
 from penstock.speed.intake import Intake
 from penstock.speed.plan import ReadPlan, forget_plans
 from penstock.speed.process import alone, connected, signals_to
+from penstock.speed.rate import Rate
 from penstock.speed.scorer import PlanTooSmall, Scorer
 from penstock.speed.setup import Setup
 from penstock.speed.status import Report, Status, write_status
@@ -69,6 +70,7 @@ class Service:
         self._stop = asyncio.Event()
         self._stopped_at: float | None = None
         self._counts = _Counts()
+        self._rate = Rate(period_s=setup.grid.period_ns / 1e9)
         self._workers: set[str] = set()
         self._started_workers = 0
         self._following: Following | None = None
@@ -113,6 +115,7 @@ class Service:
                 # One cause is enough: the others were only cancelled because of it.
                 raise errors.exceptions[0] from None
             await self._upkeep.at_the_end(self._said_position)
+            self._rate.end()
             self._write_status()
 
     def report(self) -> Report:
@@ -131,6 +134,7 @@ class Service:
             worker_restarts=max(0, len(self._workers) - self._started_workers),
             rereadings=counts.rereadings,
             ended=self._ended,
+            tick_ms=self._scorer.delays.told(),
         )
 
     # Into the journal
@@ -205,6 +209,7 @@ class Service:
         counts = self._counts
         self._said_position = spoken[-1].position
         counts.ticks += len(spoken)
+        self._rate.see(self._setup.now() / 1e9, spoken[-1].tick + 1)
         said = sum(int((s.reasons == Reason.OK).sum()) for s in spoken)
         if said and counts.first_prediction_ns is None:
             counts.first_prediction_ns = self._setup.now()
@@ -235,16 +240,17 @@ class Service:
         self._workers |= set(client.scheduler_info(n_workers=-1)["workers"])
 
     def _write_status(self) -> None:
-        following, clock = self._following, self._intake.clock
+        following, clock, now_ns = self._following, self._intake.clock, self._setup.now()
         status = Status(
             pid=os.getpid(),
-            written_ns=self._setup.now(),
+            written_ns=now_ns,
             tail=self._journal.tail,
             archived=self._upkeep.archived,
             closed=clock.closed,
             next_tick=None if following is None else following.tick,
             members=dict(self._counts.members),
             backlog=0 if following is None else following.backlog(),
+            rate=self._rate.at(now_ns / 1e9),
             trouble=None if following is None else following.trouble,
             report=self.report(),
         )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from penstock.errors import SiteError
+from penstock.speed.delays import Delays, Told
 
 FILE = "status.json"
 
@@ -38,6 +39,8 @@ class Report:
     """Times the log was read again from the last tick said: failures and new models' tags."""
     ended: bool
     """Every source ended and all of it was said and archived; false after a stop."""
+    tick_ms: Told = field(default_factory=lambda: Delays().told())
+    """From a tick's request to its answer: `count`, `p50` and `p99`; ticks that went out together waited together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,8 @@ class Status:
     """Version per model, as last said."""
     backlog: int
     """Values that wait for the scorer."""
+    rate: float | None
+    """Event seconds per wall second, smoothed over some seconds; None until it is known."""
     trouble: str | None
     """Why nothing is said at the moment; None when all is well."""
     report: Report

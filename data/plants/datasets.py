@@ -66,6 +66,10 @@ def builtin_plants() -> list[str]:
 
 def plant_path(name: str) -> Path:
     """plant.toml of a built-in plant with recorded data. Raises SourceError with the nearest known name."""
+    if name.endswith(".toml") or Path(name).name != name:
+        raise SourceError(
+            f"{name}: no such file; give the path of a plant.toml, or a built-in plant: {', '.join(builtin_plants())}"
+        )
     path = _plants() / f"{name}.toml"
     if name == SIMULATED or name not in builtin_plants():
         near = nearest(name, builtin_plants())

@@ -61,7 +61,7 @@ def _parse(path: Path) -> tuple[Plant, list[Mistake]]:
         period_ns=period_ns,
         tags=tags,
         names=Names(list(tags)),
-        needs=_needs(tags, mistakes),
+        needs=needs(tags, mistakes),
     )
     models = _models(root, assets, scope)
     for key in ("sources", "sinks", "alarms"):
@@ -164,7 +164,7 @@ def _check_aliases(tags: Mapping[str, Tag], mistakes: Mistakes) -> None:
                 mistakes.add(place, f'"{alias}", which also names tag "{other}"', "former names of this tag alone")
 
 
-def _needs(tags: Mapping[str, Tag], mistakes: Mistakes) -> dict[str, frozenset[str]]:
+def needs(tags: Mapping[str, Tag], mistakes: Mistakes) -> dict[str, frozenset[str]]:
     """Per derived tag all tags it is computed from; unknown names, bad syntax and circles are noted."""
     direct: dict[str, tuple[str, ...]] = {}
     ordered: list[str] = []

@@ -28,7 +28,7 @@ _MODELS = """
 for_each = "unit"
 step = "{step}"
 window = "{window}"
-every = "{step}"
+every = "{every}"
 when = "{{unit}}.FUEL > 1" # a unit that stands still is neither trained on nor scored
 past_target = true
 prepare = {{ "*" = ["difference"] }}
@@ -47,7 +47,7 @@ ROWS = 24
 
 
 def simulated_plant(station: Station) -> str:
-    """plant.toml: tags per unit, models `power.U001`, `nox.U001`, ... that answer every 5 minutes, or every tick."""
+    """plant.toml: tags per unit, models `power.U001`, ... that answer every 5 minutes, a fleet at every tick."""
     units, period = station.unit_names(), station.period_ns
     step = max(period, 300 * SECOND_NS - 300 * SECOND_NS % period)
     head = _HEAD.format(
@@ -59,7 +59,15 @@ def simulated_plant(station: Station) -> str:
         last=units[-1],
     )
     sensors = [_tag(number, name) for number, name in enumerate(station.sensor_names())]
-    return head + "".join(sensors) + _MODELS.format(step=duration_text(step), window=duration_text(ROWS * step))
+    return (
+        head
+        + "".join(sensors)
+        + _MODELS.format(
+            step=duration_text(step),
+            window=duration_text(ROWS * step),
+            every=duration_text(period if station.is_fleet else step),
+        )
+    )
 
 
 def _tag(number: int, name: str) -> str:

@@ -24,6 +24,7 @@ from penstock.errors import SiteError
 
 BUSY_S = 10.0
 """How long a statement waits for another process' write."""
+_LAST_TICK = 2**63 - 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS layouts (id INTEGER PRIMARY KEY, members TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS said (
@@ -117,13 +118,13 @@ class SpeedView:
         """Journal sequence that closed the newest tick published; None where nothing was."""
         return self._newest("position")
 
-    def newest(self) -> Spoken | None:
-        """All that was said at the newest tick; None where nothing was."""
+    def newest(self, until: int | None = None) -> Spoken | None:
+        """All that was said at the newest tick, of those up to `until`; None where nothing was."""
         with self._translated():
             row = self._connection.execute(
                 'SELECT tick, members, "values", versions, reasons, filled, hashes, position FROM said '
-                "JOIN layouts ON layouts.id = layout WHERE fleet = ? ORDER BY tick DESC LIMIT 1",
-                (self._fleet,),
+                "JOIN layouts ON layouts.id = layout WHERE fleet = ? AND tick <= ? ORDER BY tick DESC LIMIT 1",
+                (self._fleet, _LAST_TICK if until is None else until),
             ).fetchone()
         return None if row is None else _spoken(row)
 

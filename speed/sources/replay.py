@@ -37,18 +37,20 @@ class Replay:
         rate: float | None = None,
         group: int = 64,
         moments: int | None = None,
+        brisk: int = 0,
     ) -> None:
         """`rate`: event seconds per wall second, None: flat out. `group`: most event times per delivery.
 
-        `moments`: the replay ends after this many distinct event times, counted from its
-        very beginning; None: after the last. `blocks` must give the same rows each time.
+        `moments`: the replay ends after this many distinct event times, None: after the last. `brisk`: so many
+        go flat out before the rate counts. Both are counted from the very beginning, wherever it resumes.
+        `blocks` must give the same rows each time.
         """
         if rate is not None and not rate > 0:
             raise SourceError(f"replay {name}: rate is {rate}; give a number above 0, or none to replay flat out")
         if group < 1:
             raise SourceError(f"replay {name}: group is {group}; give at least 1 event time")
         self.name = name
-        self._blocks, self._rate, self._group, self._moments = blocks, rate, group, moments
+        self._blocks, self._rate, self._group, self._moments, self._brisk = blocks, rate, group, moments, brisk
 
     async def deliveries(self, resume_at: int) -> AsyncIterator[Delivery]:
         """Rows from number `resume_at` on. At a rate, a row is never delivered before its turn.
@@ -56,8 +58,8 @@ class Replay:
         Raises SourceError where a row is older than the one before it.
         """
         start: tuple[int, float] | None = None
-        for offset, block in self._cut(resume_at):
-            if self._rate is not None:
+        for offset, block, paced in self._cut(resume_at):
+            if self._rate is not None and paced:
                 if start is None:
                     start = int(block.times[0]), time.monotonic()
                 due = start[1] + (int(block.times[-1]) - start[0]) / 1e9 / self._rate
@@ -65,8 +67,8 @@ class Replay:
             yield Delivery(offset=offset, readings=block)
             await asyncio.sleep(0)  # flat out, others must have their turn too
 
-    def _cut(self, resume_at: int) -> Iterator[tuple[int, Readings]]:
-        """(row number after, rows): groups whose bounds do not depend on where the replay resumes."""
+    def _cut(self, resume_at: int) -> Iterator[tuple[int, Readings, bool]]:
+        """(row number after, rows, at the rate): groups whose bounds do not depend on where the replay resumes."""
         row, moments, newest = 0, 0, None
         for block in self._blocks():
             if not len(block.times):
@@ -76,10 +78,11 @@ class Replay:
             known = int(newest is not None and block.times[0] == newest)  # its first moment was counted before
             left = len(starts) if self._moments is None else self._moments - moments + known
             last = len(block.times) if left >= len(starts) else int(starts[max(left, 0)])
-            for begin, end in self._bounds(block, starts, last):
+            brisk = max(self._brisk - moments + known, 0)
+            for begin, end, paced in self._bounds(block, starts, last, brisk):
                 begin = max(begin, resume_at - row)
                 if begin < end:
-                    yield row + end, _rows(block, slice(begin, end))
+                    yield row + end, _rows(block, slice(begin, end)), paced
             if last < len(block.times):
                 return
             row, moments, newest = row + len(block.times), moments + len(starts) - known, int(block.times[-1])
@@ -92,13 +95,19 @@ class Replay:
                 f"replay {self.name}: row {row + int(np.argmax(back))} is older than the row before it; sort it by time"
             )
 
-    def _bounds(self, block: Readings, starts: NDArray[np.int64], last: int) -> Iterator[tuple[int, int]]:
-        """First and last row (not included) of each delivery: so many moments, but never too many values."""
+    def _bounds(
+        self, block: Readings, starts: NDArray[np.int64], last: int, brisk: int
+    ) -> Iterator[tuple[int, int, bool]]:
+        """First and last row (not included) of each delivery: so many moments, but never too many values.
+
+        True: it goes at the rate; the block's first `brisk` moments do not.
+        """
         most = max(1, CELLS // max(1, len(block.tags) if isinstance(block, Dense) else 1))
-        begins = starts[:: self._step(block.times[starts])]
+        slow = starts[brisk:]
+        begins = np.concatenate([starts[: brisk : self._group], slow[:: self._step(block.times[slow])]])
         for begin, after in zip(begins, [*begins[1:], len(block.times)], strict=True):
             for at in range(int(begin), min(int(after), last), most):
-                yield at, min(at + most, int(after), last)
+                yield at, min(at + most, int(after), last), bool(len(slow)) and begin >= slow[0]
 
     def _step(self, times: NDArray[np.int64]) -> int:
         """Event times per delivery: at a rate, about ten deliveries a second, so that they come as they fall due."""

@@ -104,8 +104,8 @@ class Place:
         said = ""
         for line in text.splitlines():
             plain = re.fullmatch(
-                r"penstock (?!stream)[\w./ -]+", line
-            )  # `status` asks whether the stream's process lives
+                r"penstock (?!stream|up)[\w./ -]+", line
+            )  # `status` asks whether the stream's process lives, `up` leaves one
             said += self._here(line) if plain else self._shell(line)
             for made in self.folder.glob("*/site.toml"):
                 if not made.read_text():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import numpy as np
@@ -51,6 +52,26 @@ def test_a_rate_is_kept() -> None:
     assert ticks(got) == list(range(31))
     assert time.monotonic() - begun >= 0.2
     assert max(len(d.readings.times) for d in got) <= 10
+
+
+@settings(deadline=None, max_examples=12)
+@given(st.lists(st.integers(0, 9), max_size=4), st.integers(1, 5), st.integers(0, 30), st.integers(0, 30))
+def test_the_first_moments_may_go_flat_out(lengths: list[int], group: int, resume: int, brisk: int) -> None:
+    """A rate at which nothing but the first row of the rest would ever come."""
+    source = Replay("r", lambda: blocks(*lengths), group=group, rate=1e-6, brisk=brisk)
+    got = asyncio.run(soon(source, resume))
+    prompt = max(brisk, resume) + 1  # a row has its turn at once where the rate begins to count
+    assert ticks(got) == list(range(resume, min(prompt, sum(lengths))))
+    assert all(len(d.readings.times) <= group for d in got)
+
+
+async def soon(source: Replay, resume_at: int) -> list[Delivery]:
+    """What comes without a wait."""
+    found, deliveries = [], source.deliveries(resume_at)
+    with contextlib.suppress(StopAsyncIteration, TimeoutError):
+        while True:
+            found.append(await asyncio.wait_for(anext(deliveries), 0.3))
+    return found
 
 
 def test_disorder_is_refused() -> None:

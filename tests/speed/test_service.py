@@ -24,10 +24,10 @@ from penstock.data.grid import Cells
 from penstock.data.journal import Entry, Journal
 from penstock.data.layout import Layout
 from penstock.data.quality import Rules, assess
-from penstock.data.scoring import Member
-from penstock.data.views.speed_view import SpeedView
+from penstock.data.scoring import Ask, Member, Said
+from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.data.windows import Reason, answers_at, cut, prepare, window_hash
-from penstock.errors import ArchiveError, SiteError, SourceError, Unavailable
+from penstock.errors import ArchiveError, DeadlineExceeded, SiteError, SourceError, Unavailable
 from penstock.speed import following
 from penstock.speed.clock import SourceClock
 from penstock.speed.service import Service, Setup
@@ -116,6 +116,21 @@ def test_a_replay_is_said_and_archived(scheduler: str, tmp_path: Path) -> None:
     assert (again.ticks, again.readings, again.ended) == (0, 0, True)
 
 
+def test_a_stream_tells_its_rate_while_it_runs(scheduler: str, tmp_path: Path) -> None:
+    told: list[float | None] = []
+
+    def look(spoken: Spoken) -> None:
+        told.append((read_status(tmp_path / "speed") or {}).get("rate"))
+
+    run(replace(setup(tmp_path, scheduler, small.Means(), rate=40.0, ticks=120), on_tick=look))
+    rates = [rate for rate in told if rate is not None]
+    assert told[0] is None
+    assert rates[-1] > 0
+    ended = read_status(tmp_path / "speed")
+    assert ended is not None
+    assert ended["rate"] is None
+
+
 def test_a_site_has_one_service(scheduler: str, tmp_path: Path) -> None:
     async def two() -> None:
         one = Service(setup(tmp_path, scheduler, small.Means(), rate=20.0))
@@ -155,6 +170,23 @@ def test_triton_away_loses_no_tick(scheduler: str, tmp_path: Path) -> None:
     report = run(setup(tmp_path, scheduler, means))
     assert report.failed_requests == 6
     assert report.ticks == TICKS
+    assert_said(tmp_path)
+
+
+class Busy(small.Means):
+    """A server that answers in time only when few windows are asked for."""
+
+    def score(self, asks: list[Ask]) -> list[Said]:
+        if sum(len(a.windows) for a in asks) > 40:
+            raise DeadlineExceeded("no answer in time; is the machine overloaded?")
+        return super().score(asks)
+
+
+def test_a_busy_server_is_asked_for_less_at_a_time(scheduler: str, tmp_path: Path) -> None:
+    busy = Busy()
+    report = run(setup(tmp_path, scheduler, busy))
+    assert (report.ticks, report.ended) == (TICKS, True)
+    assert 0 < report.failed_requests < busy.requests
     assert_said(tmp_path)
 
 
