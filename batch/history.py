@@ -64,10 +64,10 @@ def shelf_cells(source: Source, shelf: Shelf) -> Cells:
 def _picked(source: Source, shelf: Shelf, tags: Sequence[Tag], ids: Sequence[int], first: int, last: int) -> Cells:
     """Some columns of the shelf, float64 only where one of them is, as `Archive.read` gives them."""
     rows, columns = shelf_cells(source, shelf).rows(first, last), np.searchsorted(shelf.ids, ids)
-    dtype = np.float64 if any(tag.dtype == "float64" for tag in tags) else np.float32
+    wide = any(tag.dtype == "float64" for tag in tags)
     return Cells(
         first=first,
-        values=rows.values[:, columns].astype(dtype, copy=False),
+        values=rows.values[:, columns] if wide else rows.values[:, columns].astype(np.float32, copy=False),
         quality=rows.quality[:, columns],
         offset=rows.offset[:, columns],
     )

@@ -54,7 +54,9 @@ def train(
             models_table([a.card for a in outcome.trained], {}),
         )
     if outcome.failed:
-        told = [*outcome.failed.values(), f"{len(outcome.failed)} of {len(names)} not trained; the others are stored"]
+        told = list(outcome.failed.values())
+        if outcome.trained:
+            told.append(f"{len(outcome.failed)} of {len(names)} not trained; the others are stored")
         raise ModelError("\n".join(told))
 
 

@@ -122,6 +122,7 @@ def _standing(site: Site) -> Standing:
         late=report.get("late", 0),
         refused=report.get("rejected", 0) + report.get("quarantined", 0),
         rate=told.get("rate") if running else None,  # a stream that was killed told it last of itself
+        replay=told.get("replay", False),
         ended=not running and report.get("ended", False),
         trouble=told.get("trouble") if running else None,
     )

@@ -56,9 +56,9 @@ def top(face: Face, moment: Moment, page: str) -> str:
 
 def mode(face: Face, moment: Moment) -> str:
     """LIVE, or REPLAY with the year of the data and the rate, where they are known."""
-    if not face.replay:
-        return "LIVE"
     standing = moment.standing
+    if not (face.replay or standing.replay):
+        return "LIVE"
     year = f" {np.datetime64(standing.tick_ns, 'ns').astype('datetime64[Y]')}" if standing.tick_ns is not None else ""
     return f"REPLAY{year}" + (f", {times(standing.rate)}" if standing.rate else "")
 

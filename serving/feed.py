@@ -60,9 +60,12 @@ class Pace:
     """(wall seconds, tick, readings) of each poll that found a new tick."""
     told: float | None = None
     """The rate that the stream told when its newest tick came: later it only tells how slow it has become."""
+    recorded: bool = False
+    """Whether the stream reads files, whatever the plant's clock."""
 
     def see(self, wall_s: float, standing: Standing) -> None:
         """Take one poll in."""
+        self.recorded = standing.replay
         if standing.tick is None or (self.moves and standing.tick == self.moves[-1][1]):
             return
         if not self.moves and not standing.running and standing.heard_ns is not None:
@@ -82,7 +85,7 @@ class Pace:
 
     def tick_s(self) -> float:
         """How long a tick takes on the wall clock."""
-        if not self.replay:
+        if not (self.replay or self.recorded):
             return self.period_s
         if self.told:
             return self.period_s / self.told

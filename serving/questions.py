@@ -88,6 +88,8 @@ class Standing:
     """The stream has ended with its source: nothing more is to come."""
     trouble: str | None
     """Why nothing is said, in the stream's own words."""
+    replay: bool = False
+    """The stream reads recorded files, whatever the plant says of its clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

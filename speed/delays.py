@@ -43,4 +43,4 @@ class Delays:
         if not total:
             return None
         at = int(np.searchsorted(np.cumsum(self._counts), math.ceil(share * total)))
-        return round(LEAST_MS * STEP ** (at + 0.5), 3)
+        return float(round(LEAST_MS * STEP ** (at + 0.5), 3))

@@ -251,6 +251,7 @@ class Service:
             members=dict(self._counts.members),
             backlog=0 if following is None else following.backlog(),
             rate=self._rate.at(now_ns / 1e9),
+            replay=all(source.patient for source, _ in self._setup.sources),
             trouble=None if following is None else following.trouble,
             report=self.report(),
         )

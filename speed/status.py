@@ -63,6 +63,8 @@ class Status:
     """Values that wait for the scorer."""
     rate: float | None
     """Event seconds per wall second, smoothed over some seconds; None until it is known."""
+    replay: bool
+    """Whether all that comes is recorded, from files and not from a plant."""
     trouble: str | None
     """Why nothing is said at the moment; None when all is well."""
     report: Report

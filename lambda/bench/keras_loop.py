@@ -1,15 +1,17 @@
-"""The peer of `bench train`: what a data scientist writes first, a loop that builds and fits one Keras model after another.
+"""The peer of `bench train`: what a data scientist writes first, a loop that builds and fits one Keras model each time.
 
-Same layers, windows, batch size, learning rate and epochs as ours, and TensorFlow with its own choice of threads. It
-is given its windows ready made in memory and saves nothing: neither is counted.
+Same layers, first weights, windows, batch size, learning rate and epochs as ours, and TensorFlow with its own choice
+of threads. It is given its windows ready made in memory and saves nothing: neither is counted.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from penstock.batch.fleet import quiet_tensorflow
 from penstock.batch.plan import Job
 
 
@@ -27,7 +29,9 @@ class Looped:
 
 def loop(jobs: Sequence[Job]) -> Looped:
     """Build and fit each; runs in a process of its own, so that nothing is warm but what the loop itself warms."""
+    os.environ |= {"TF_NUM_INTRAOP_THREADS": "0", "TF_NUM_INTEROP_THREADS": "0"}  # 0: TensorFlow's choice
     begun = time.perf_counter()
+    quiet_tensorflow()
     import keras
 
     import_s = time.perf_counter() - begun
@@ -52,14 +56,13 @@ def _fitted(job: Job) -> tuple[float, float]:
     sample = sampled(job, past(job.history.source, job.spec, job.ids, job.first, job.last))
     mean, inv = input_scaling(sample)
     scale, shift = output_scaling(sample)
-    parts = [
-        (sample.x[at], (sample.change(at) - shift) / scale) for at in (sample.train, sample.validation)
-    ]  # copies: ready in memory
+    parts = [(sample.x[at], (sample.change(at) - shift) / scale) for at in (sample.train, sample.validation)]
     shape = network.Shape(
         length=job.spec.length, features=len(job.spec.features), units=job.lstm.units, layers=1, outputs=1, linear=True
     )
     begun = time.perf_counter()
     net = network.lstm(shape)
+    network.reset(net, job.lstm.seed)
     last, _ = relations(job)
     network.set_scaling(
         net.model,

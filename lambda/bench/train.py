@@ -41,7 +41,9 @@ MODELS = """
 [model.nox]
 for_each = "unit"
 target = "{unit}.NOX"
-inputs = ["{unit}.FLAME_T", "{unit}.WATER", "{unit}.SPLIT", "{unit}.HUMIDITY", "{unit}.FUEL", "{unit}.IGV", "{unit}.POWER"]
+inputs = [
+    "{unit}.FLAME_T", "{unit}.WATER", "{unit}.SPLIT", "{unit}.HUMIDITY", "{unit}.FUEL", "{unit}.IGV", "{unit}.POWER",
+]
 past_target = true
 step = "1min"
 window = "24min"

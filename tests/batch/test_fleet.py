@@ -214,3 +214,21 @@ def test_another_client_by_address(client: Client) -> None:
 def test_no_scheduler_there() -> None:
     with pytest.raises(Unavailable, match="no address"), client_for("no address"):
         pass
+
+
+def counts() -> tuple[int, int]:
+    """On a worker: steps traced, shelves read."""
+    from penstock.batch.history import shelf_cells
+    from penstock.batch.passes import TRACED
+
+    return TRACED["step"], shelf_cells.cache_info().misses
+
+
+def test_a_worker_traces_a_shape_once_and_reads_the_history_once(client: Client, history: History) -> None:
+    client.run(fleet.quiet_tensorflow)
+    before = client.run(counts)
+    jobs = waterworks.jobs(history, *(waterworks.model(f"m{i}", window=11) for i in range(6)))
+    assert all(isinstance(r, Trained) for r in fleet.train(jobs, client=client, deadline_s=500))
+    more = {at: (traced - before[at][0], read - before[at][1]) for at, (traced, read) in client.run(counts).items()}
+    assert set(more.values()) <= {(1, 1), (0, 0)}, "0: one worker was quick enough to do all"
+    assert (1, 1) in more.values()

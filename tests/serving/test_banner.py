@@ -56,6 +56,8 @@ def test_a_measured_rate_is_rounded(rate: float, said: str) -> None:
 def test_a_replay_says_so_with_year_and_rate() -> None:
     assert "REPLAY 2014, 600x current" in words(banner.top(FACE, MOMENT, "live"))
     assert "LIVE" in words(banner.top(replace(FACE, replay=False), MOMENT, "live"))
+    recorded = replace(MOMENT, standing=replace(MOMENT.standing, replay=True))
+    assert "REPLAY" in words(banner.top(replace(FACE, replay=False), recorded, "live"))
     assert "SIMULATED" not in words(banner.top(FACE, MOMENT, "live"))
     assert "SIMULATED" in words(banner.top(replace(FACE, simulated=True), MOMENT, "live"))
 

@@ -68,6 +68,14 @@ def test_a_stopped_stream_is_stale_at_once_and_as_old_as_its_last_word() -> None
     assert moment.ticks_per_s == 0
 
 
+def test_a_stream_of_files_is_a_replay_whatever_the_plants_clock() -> None:
+    pace = Pace(period_s=600.0, replay=False)
+    pace.see(100.0, replace(RUNNING, replay=True, rate=600.0))
+    assert pace.tick_s() == 1.0
+    pace.see(101.0, replace(RUNNING, tick=RUNNING.tick + 1, replay=False, rate=600.0))
+    assert pace.tick_s() == 600.0
+
+
 def test_nothing_said_has_no_age() -> None:
     pace = Pace(period_s=10.0, replay=False)
     silent = replace(RUNNING, tick=None, tick_ns=None)
