@@ -9,49 +9,28 @@ version until the drain is over. A roll-back is a deploy of an older artifact.
 
 from __future__ import annotations
 
-import hashlib
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from penstock.data.scoring import Member
 from penstock.data.windows import WindowSpec
-from penstock.errors import DeadlineExceeded, ModelError, Refused, ServingError, Unavailable
-from penstock.serving.aliases import live, load_alias, residents, restore
+from penstock.errors import DeadlineExceeded, Refused, ServingError, Unavailable
+from penstock.serving.aliases import live, load_alias, restore
+from penstock.serving.deployable import Deployable, parts_of, shape_of
 from penstock.serving.pool import Pool
-from penstock.serving.repository import ENGINE
 
 POLL_S = 0.01
-_FILES = {
-    "lstm": ("serving", "serving.npz"),
-    "solo": ("saved_model", "saved_model.zip"),
-    "callable": ("program", "predict.pkl"),
-    "onnx": ("program", "model.onnx"),
-}
-"""Per kind: what the engine calls the part that it executes, and the artifact's file."""
 THERE_S = 10.0
 """Every endpoint must answer so soon before a deploy to several begins."""
 DRAIN_LIMIT_S = 30.0
 """Whoever still names an old slot then is told that it is empty."""
 CALL_S = 30.0
 """Deadline of one admin or load call; a job's own deadline is the deployer's."""
-
-
-class Deployable(Protocol):
-    """What of `data.models.Artifact` a deploy reads."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def version(self) -> int: ...
-    @property
-    def card(self) -> Mapping[str, Any]: ...
-    @property
-    def files(self) -> Mapping[str, bytes]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +88,7 @@ class Deployer:
         ServingError when an endpoint cannot be reached: nothing has changed then.
         """
         begun, token = time.monotonic(), uuid.uuid4().hex
-        parts, header = _load(artifact)
+        parts, header = parts_of(artifact)
         self._all_there(f"{artifact.name}@{artifact.version} is not deployed")
         header |= {"token": token}
         written: list[_Written] = []
@@ -169,7 +148,7 @@ class Deployer:
         for name in {name for on_one in held for name in on_one} - set(wanted):
             self.undeploy(name)
         for name, artifact in wanted.items():
-            digest = _load(artifact)[1]["digest"]
+            digest = parts_of(artifact)[1]["digest"]
             if any(on_one.get(name, {}).get("digest") != digest for on_one in held):
                 done.append(self.deploy(artifact))
         return done
@@ -190,8 +169,7 @@ class Deployer:
     def _go_live(self, written: _Written, artifact: Deployable, header: Mapping[str, Any]) -> int:
         told = self._job(written.pool, {"do": "publish", "slot": written.slot, **_who(header)})
         resident = {"name": artifact.name, "version": artifact.version, "slot": written.slot, "card": artifact.card}
-        shape = next(r["shape"] for r in residents(written.pool) if r["slot"] == written.slot)
-        load_alias(written.pool, resident | {"shape": shape})
+        load_alias(written.pool, resident | {"shape": shape_of(artifact)})
         return int(told["generation"])
 
     def _drain(self, old: Sequence[tuple[Pool, int | None]], header: Mapping[str, Any]) -> None:
@@ -253,29 +231,3 @@ def members_of(told: Mapping[str, Any]) -> list[Member]:
 
 def _who(header: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": header["name"], "token": header["token"]}
-
-
-def _load(artifact: Deployable) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The artifact's files and the header that describes them.
-
-    Raises Refused when its name cannot stand on Triton, ModelError when a file is missing or its kind unknown.
-    """
-    if artifact.name == ENGINE or not artifact.name or set(artifact.name) & set("/\\\0") or artifact.name[0] == ".":
-        raise Refused(f"a model cannot be called {artifact.name!r} on Triton: choose another name")
-    kind = str(artifact.card["kind"])
-    if kind not in _FILES:
-        raise ModelError(f"{artifact.name}@{artifact.version}: unknown kind {kind!r}; known: {', '.join(_FILES)}")
-    try:
-        parts = {part: artifact.files[file] for part, file in [("golden", "golden.npz"), _FILES[kind]]}
-    except KeyError as error:
-        raise ModelError(f"{artifact.name}@{artifact.version} has no file {error}: train it again") from error
-    digest = hashlib.sha256(b"".join(parts.values())).hexdigest()
-    header = {
-        "name": artifact.name,
-        "version": artifact.version,
-        "kind": kind,
-        "digest": f"{artifact.version}:{digest}",
-        "card": dict(artifact.card),
-        "isolate": bool(artifact.card.get("isolate", False)),
-    }
-    return parts, header

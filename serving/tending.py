@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from penstock.errors import DeadlineExceeded, ModelError, ServingError, Unavailable
-from penstock.serving.deploy import Deployable, Deployer
+from penstock.serving.deploy import Deployer
+from penstock.serving.deployable import Deployable
 from penstock.serving.pool import Pool
 
 EVERY_S = 2.0

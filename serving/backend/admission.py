@@ -23,11 +23,12 @@ Parts = Mapping[str, bytes]
 
 
 def hosted(
-    hosts: Mapping[str, Host], slot: int, header: Mapping[str, Any], parts: Parts, folder: Path
+    hosts: Mapping[str, Host], slot: int, header: Mapping[str, Any], parts: Parts, folder: Path, *, trusted: bool
 ) -> tuple[str, Host, int]:
     """(key, host, row) of the member that `header` and `parts` describe, among `hosts` or a new one.
 
-    Raises Refusal, ValueError with the reason.
+    A solo that is not `trusted` is tried in a process of its own first: a graph that hangs, or crashes TensorFlow,
+    would take every other model with it. Raises Refusal, ValueError with the reason.
     """
     golden = golden_of(parts["golden"])
     rows, features = golden[0].shape[1:]
@@ -38,6 +39,8 @@ def hosted(
         return alone(slot), host, 0
     found: Host
     if header["kind"] == "solo":
+        if not trusted:
+            _try(_isolated(header, parts, folder))
         key, found, row = f"solo {slot}", _solo(parts["saved_model"], rows, features, folder), 0
     else:
         key, found, row = _join(hosts, arrays_of(parts["serving"]), rows, features)
@@ -53,10 +56,22 @@ def prepared(header: Mapping[str, Any], parts: Parts, folder: Path) -> Isolated 
     """
     if not header.get("isolate") and header["kind"] not in ("callable", "onnx"):
         return None
+    return _isolated(header, parts, folder)
+
+
+def _isolated(header: Mapping[str, Any], parts: Parts, folder: Path) -> Isolated:
     golden = golden_of(parts["golden"])
     content = parts["saved_model" if header["kind"] == "solo" else "program"]
     guest = Guest(name=f"{header['name']}@{header['version']}", kind=header["kind"], content=content)
     return Isolated(guest, folder, golden[1].shape[1], partial(apart, golden=golden), golden[0])
+
+
+def _try(host: Isolated) -> None:
+    """Raises Refusal when it does not answer its golden windows rightly and in time."""
+    reason = host.wait(START_S)
+    host.drop(0)
+    if reason:
+        raise Refusal(reason)
 
 
 def alone(slot: int) -> str:

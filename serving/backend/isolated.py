@@ -23,6 +23,8 @@ CALL_S = 0.5
 """A model that needs longer for up to `PIECE` windows is taken for hung: every other model waits for its tick."""
 START_S = 60.0
 """Its imports, and the golden check."""
+FIRST_S = 20.0
+"""Of these for the golden check: the first answer of a graph is traced."""
 BACKOFF_S = (1.0, 60.0)
 """Before the second start in a row, and at most; doubled each time."""
 STEADY_S = 60.0
@@ -130,7 +132,7 @@ class Isolated:
             self._down.clear()
             child = self._process = Child(self._guest, self._folder)
         child.open(until)
-        said = self.judged(child.say(self._golden, until), len(self._golden))
+        said = self.judged(child.say(self._golden, min(until, time.monotonic() + FIRST_S)), len(self._golden))
         if reason := self._check(said):
             raise Failed(f"{self._guest.name}: {reason}")
         self._be_quick(child, until)

@@ -54,7 +54,7 @@ class Slots:
         Raises Refusal with the reason.
         """
         slot = self._free_slot()
-        resident = self._admit(frame, slot)
+        resident = self._admit(frame, slot, trusted=False)
         _replace(self.folder / f"{slot}.slot", frame)
         return resident
 
@@ -123,12 +123,12 @@ class Slots:
         self.used_at[slot] = now
         return slot
 
-    def _admit(self, frame: bytes, slot: int, coming: Isolated | None = None) -> Resident:
+    def _admit(self, frame: bytes, slot: int, coming: Isolated | None = None, *, trusted: bool = True) -> Resident:
         """Into the view, after the golden check; one that was prepared may still be on its way up."""
         header, parts = unpack(frame)
         golden = golden_of(parts["golden"])
         if coming is None:
-            key, host, row = hosted(self.view.hosts, slot, header, parts, self.folder)
+            key, host, row = hosted(self.view.hosts, slot, header, parts, self.folder, trusted=trusted)
         else:
             key, host, row = alone(slot), coming, 0
         resident = Resident(

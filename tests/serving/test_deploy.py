@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from penstock.errors import BadRequest, Refused
 from penstock.serving.score import Score
@@ -72,6 +76,57 @@ def test_a_refusal_says_why_and_leaves_the_old_version_answering(deployer, pool,
     assert said.version == good.version
     assert close(said.values, good.golden)
     assert pool.admin({"do": "health"}) == before, "a refused deploy leaves no slot and no generation behind"
+
+
+def endless(x):
+    return tf.while_loop(lambda y: tf.reduce_all(y < 1e30), lambda y: (tf.minimum(y, 0.0),), (x[:, -1, :2],))[0]
+
+
+def raising(x):
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_sum(x) > 1e30, ["no such day"])]):
+        return tf.identity(x[:, -1, :2])
+
+
+def elsewhere(x):
+    return x[:, -1, :2] + 1000.0
+
+
+@pytest.mark.parametrize(
+    ("graph", "reason"),
+    [(endless, "takes too long"), (raising, "no such day"), (elsewhere, "of the target's scale"), (None, "neither")],
+)
+def test_a_poisoned_graph_is_refused_and_everything_else_goes_on(
+    deployer, pool, make_solo, make_artifact, tmp_path, graph, reason
+):
+    good, other = make_solo("graph"), make_artifact("bystander", seed=4)
+    deployer.deploy(good)
+    deployer.deploy(other)
+    bad = replace(good, version=good.version + 1, files={**good.files, "saved_model.zip": packed(graph, tmp_path)})
+    with ThreadPoolExecutor(1) as beside:
+        refused = beside.submit(deployer.deploy, bad)
+        asked = 0
+        while not refused.done() or not asked:
+            said = pool.predict("bystander", other.golden.windows)
+            assert np.abs(said.values - other.golden.predictions).max() <= 1e-5 * other.golden.scale[0]
+            assert pool.predict("graph", good.golden.windows).version == good.version
+            asked += 1
+        with pytest.raises(Refused, match=reason):
+            refused.result()
+    said = pool.predict("graph", good.golden.windows)
+    assert np.abs(said.values - good.golden.predictions).max() <= 1e-5
+
+
+def packed(graph, folder):
+    """A zipped SavedModel that serves `graph`; None: that serves nothing."""
+    module = tf.Module()
+    if graph is not None:
+        module.serve = tf.function(graph, input_signature=[tf.TensorSpec([None, 12, 3], tf.float32)])
+    tf.saved_model.save(module, str(folder / "saved"))
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for path in (folder / "saved").rglob("*"):
+            archive.write(path, path.relative_to(folder / "saved"))
+    return content.getvalue()
 
 
 def test_a_roll_back_answers_with_the_older_version(deployer, pool, make_artifact):
