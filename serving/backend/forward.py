@@ -83,7 +83,9 @@ def build(shape: Shape) -> Callable[..., Any]:
         answers = tf.TensorArray(tf.float32, size=x.shape[0], element_shape=[x.shape[1], shape.outputs])
 
         def job(i: Any, answers: Any) -> tuple[Any, Any]:
-            weights = {name: stacked[index[i]] for name, stacked in zip(names, block, strict=True)}
+            # gather, not index[i]: XLA takes where a slice begins for a constant, and compiles anew for each subset.
+            row = tf.gather(index, i)
+            weights = {name: tf.gather(stacked, row) for name, stacked in zip(names, block, strict=True)}
             return i + 1, answers.write(i, _network(x[i], weights, shape))
 
         return tf.while_loop(lambda i, _: i < count, job, (tf.constant(0), answers))[1].stack()

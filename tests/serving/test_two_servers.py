@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ready_made import RAISE, callable_artifact, formula, moody, window
 
 from penstock.data.models import Artifact
 from penstock.data.scoring import Ask
@@ -252,6 +253,31 @@ def test_what_only_one_server_has_is_asked_there(two) -> None:
             assert right(other.values, two.models["nox"])
         said = pool.predict("only-a", two.only_a.golden.windows)  # B answers that it knows no such model: A is asked
         assert right(said.values, two.only_a)
+
+
+def test_a_model_that_raises_at_one_is_asked_at_the_other(two, tmp_path) -> None:
+    """Its own process may be down at one server only; here it is another function of the same name and version."""
+    at_a = callable_artifact(tmp_path / "a", "moody", moody)
+    at_b = callable_artifact(tmp_path / "b", "moody", formula)
+    for endpoint, artifact in ((two.a.endpoint, at_a), (two.b.endpoint, at_b)):
+        with Deployer(endpoint, drain_s=0.1) as deployer:
+            deployer.deploy(artifact)
+    with Pool([two.b.endpoint, two.a.endpoint], deadline_s=DEADLINE_S) as pool:
+        score = Score(pool)
+        members = {m.name: m for m in score.members()}  # A is asked last, so that the tick goes there
+        before = pool.stats().endpoints
+        windows = window(RAISE)[None]
+        asks = [
+            Ask(member=members["moody"], windows=windows),
+            Ask(member=members["nox"], windows=two.models["nox"].golden.windows),
+        ]
+        told, other = score.score(asks)
+        after = pool.stats().endpoints
+    assert np.abs(told.values[0] - formula(windows)).max() < 1e-3
+    assert right(other.values, two.models["nox"])
+    asked_more = {e: after[e].asked - before[e].asked for e in two.endpoints}
+    assert asked_more[two.a.endpoint] == 1
+    assert asked_more[two.b.endpoint] >= 1  # and a look beside it, as `only-a` is not there
 
 
 def test_nothing_changes_while_one_is_away(two, make_artifact) -> None:
