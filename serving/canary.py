@@ -18,9 +18,6 @@ from penstock.serving.pool import Pool
 
 Array = NDArray[np.floating[Any]]
 
-TOLERANCE = 1e-5
-"""In units of each output's scale."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canary:
@@ -48,13 +45,13 @@ def canary(pool: Pool, name: str | None = None) -> Canary:
     checked = ""
     if told["slot"] >= 0:
         window = np.array(told["window"], np.float32)
-        expected, scale = np.array(told["prediction"]), np.array(told["scale"])
+        expected, allowed = np.array(told["prediction"]), told["tolerance"] * np.array(told["scale"])
         answer = pool.tick(np.array([told["slot"]], np.int32), window)
-        _check(answer.values[0], expected[0], scale, f"{answer.endpoint}: {told['name']} by tick")
+        _check(answer.values[0], expected[0], allowed, f"{answer.endpoint}: {told['name']} by tick")
         if answer.members[0] != zlib.crc32(told["name"].encode()):
             raise BadAnswer(f"{answer.endpoint}: slot {told['slot']} does not answer for {told['name']}")
         alias = pool.predict(told["name"], window)
-        _check(alias.values[0], expected[0], scale, f"{answer.endpoint}: {told['name']} by its alias")
+        _check(alias.values[0], expected[0], allowed, f"{answer.endpoint}: {told['name']} by its alias")
         checked = f"{told['name']}@{told['version']}"
     return Canary(
         pid=health["pid"],
@@ -66,6 +63,6 @@ def canary(pool: Pool, name: str | None = None) -> Canary:
     )
 
 
-def _check(found: Array, expected: Array, scale: Array, what: str) -> None:
-    if found.shape != expected.shape or not (np.abs(found - expected) <= TOLERANCE * scale).all():
+def _check(found: Array, expected: Array, allowed: Array, what: str) -> None:
+    if found.shape != expected.shape or not (np.abs(found - expected) <= allowed).all():
         raise BadAnswer(f"{what}: the golden window gives {found}, expected {expected}: repair or redeploy")

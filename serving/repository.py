@@ -18,6 +18,7 @@ from typing import Any
 ENGINE = "engine"
 _MODULES = (
     *("model.py", "tick.py", "slots.py", "admission.py", "view.py", "golden.py", "host.py", "group.py", "forward.py"),
+    *("kernel.py", "variants.py", "trials.py"),
     *("solo.py", "isolated.py", "child.py", "guest.py", "link.py", "framing.py"),
 )
 

@@ -13,11 +13,12 @@ from typing import Any
 
 from .child import Guest
 from .forward import Shape, shape_of
-from .golden import Refusal, apart, arrays_of, golden_of, mismatch
+from .golden import TOLERANCE, Refusal, apart, arrays_of, golden_of, mismatch
 from .group import Group
 from .host import F32, Host
 from .isolated import START_S, Isolated
 from .solo import Solo
+from .trials import begun
 
 Parts = Mapping[str, bytes]
 
@@ -43,8 +44,9 @@ def hosted(
             _try(_isolated(header, parts, folder))
         key, found, row = f"solo {slot}", _solo(parts["saved_model"], rows, features, folder), 0
     else:
-        key, found, row = _join(hosts, arrays_of(parts["serving"]), rows, features)
-    if reason := mismatch(found, row, golden):
+        key, found, row = _join(hosts, arrays_of(parts["serving"]), rows, features, folder)
+    tolerance = found.tolerance if isinstance(found, Group) else TOLERANCE
+    if reason := mismatch(found, row, golden, tolerance):
         raise Refusal(f"{header['name']}@{header['version']}: {reason}")
     return key, found, row
 
@@ -79,7 +81,9 @@ def alone(slot: int) -> str:
     return f"alone {slot}"
 
 
-def _join(hosts: Mapping[str, Host], arrays: dict[str, F32], rows: int, features: int) -> tuple[str, Host, int]:
+def _join(
+    hosts: Mapping[str, Host], arrays: dict[str, F32], rows: int, features: int, folder: Path
+) -> tuple[str, Host, int]:
     try:
         shape: Shape = shape_of(arrays, rows)
     except ValueError as error:
@@ -87,7 +91,7 @@ def _join(hosts: Mapping[str, Host], arrays: dict[str, F32], rows: int, features
     if shape.features != features:
         raise Refusal(f"the golden windows have {features} columns, the weights expect {shape.features}")
     key = f"lstm {shape.rows}x{shape.features} {shape.units} {shape.outputs}"
-    group = hosts.get(key) or Group.begin(shape)
+    group = hosts.get(key) or begun(shape, key, folder)
     assert isinstance(group, Group)
     host, row = group.add(arrays)
     return key, host, row

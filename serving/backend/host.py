@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
+Ints = NDArray[np.int64]
 Cancelled = Callable[[], bool]
 
 

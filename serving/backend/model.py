@@ -121,12 +121,12 @@ class TritonPythonModel:
             case "health":
                 return self._health()
             case "members":
-                return self._members(header.get("known"))
+                return self._members(header.get("known"), header.get("have"))
             case "canary":
                 return self._canary(header.get("name"))
             case "job":
                 return self._job(int(header["job"]))
-            case "write" | "publish" | "withdraw" | "free" | "settle" as what:
+            case "optimize" | "write" | "publish" | "withdraw" | "free" | "settle" as what:
                 return self._begin(what, header, frame)
         raise ValueError(f"unknown admin request {header['do']!r}")
 
@@ -144,13 +144,19 @@ class TritonPythonModel:
             "deploying": sum(until > time.monotonic() for _, until in list(self.claims.values())),
         }
 
-    def _members(self, known: int | None) -> dict[str, Any]:
-        """Everything held, or only the generation when the caller has it already."""
+    def _members(self, known: int | None, have: dict[str, str] | None) -> dict[str, Any]:
+        """Everything held, or only the generation when the caller has it already.
+
+        `have`: digest by name; of the published members only cards that are not these are told then.
+        """
         view = self.slots.view
         if known == view.generation:
             return {"generation": view.generation}
         live = set(view.published.values())
         residents = [_described(r) | {"live": r.slot in live} for r in view.residents.values()]
+        for r in residents if have is not None else ():
+            if not r["live"] or have.get(r["name"]) == r["digest"]:
+                del r["card"]
         return {"generation": view.generation, "residents": residents}
 
     def _canary(self, name: str | None) -> dict[str, Any]:
@@ -165,6 +171,7 @@ class TritonPythonModel:
             "window": windows[:1].tolist(),
             "prediction": predictions[:1].tolist(),
             "scale": scale.tolist(),
+            "tolerance": self.slots.tolerance(slot),
         }
 
     def _job(self, number: int) -> dict[str, Any]:
@@ -195,6 +202,8 @@ class TritonPythonModel:
 
     def _change(self, what: str, header: dict[str, Any], frame: bytes) -> dict[str, Any]:
         """Runs on the worker thread, one at a time."""
+        if what == "optimize":
+            return {"chosen": self.slots.optimize(float(header["tolerance"]))}
         self._claim(header["name"], header["token"], release=what == "settle")
         match what:
             case "write":

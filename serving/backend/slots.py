@@ -22,8 +22,10 @@ import numpy as np
 
 from .admission import alone, hosted, prepared
 from .framing import unpack
-from .golden import Refusal, golden_of
+from .golden import TOLERANCE, Refusal, golden_of
+from .group import Group
 from .isolated import Isolated
+from .trials import FILE, optimized, remember
 from .view import Resident, view_of
 
 RESTORE_S = 30.0
@@ -92,6 +94,24 @@ class Slots:
         self.view = view_of(self.capacity, view.generation, residents, view.published, hosts)
         (self.folder / f"{slot}.slot").unlink(missing_ok=True)
         return True
+
+    def optimize(self, tolerance: float) -> dict[str, Any]:
+        """Try, for every group, all ways to execute it, and take the fastest right one; what was chosen, by group."""
+        chosen = {}
+        for key, host in self.view.hosts.items():
+            members = {r.row: r.golden for r in self.view.residents.values() if r.host == key}
+            if isinstance(host, Group) and members:
+                group, trials = optimized(host, members, tolerance)
+                chosen[key] = remember(self.folder, key, group, trials)
+                view = self.view
+                hosts = {**view.hosts, key: group}
+                self.view = view_of(self.capacity, view.generation, view.residents, view.published, hosts)
+        return chosen
+
+    def tolerance(self, slot: int) -> float:
+        """Of the member's golden check."""
+        host = self.view.hosts[self.view.residents[slot].host]
+        return host.tolerance if isinstance(host, Group) else TOLERANCE
 
     def close(self) -> None:
         """End the processes of isolated members."""
@@ -175,7 +195,7 @@ class Slots:
         if listing.exists():
             stored = json.loads(listing.read_bytes())
         published: dict[str, int] = stored["published"]
-        self._sweep({f"{slot}.slot" for slot in published.values()} | {"published.json"})
+        self._sweep({f"{slot}.slot" for slot in published.values()} | {"published.json", FILE})
         coming = {slot: host for slot in published.values() if (host := self._prepare(slot))}
         alive = {}
         for name, slot in published.items():

@@ -62,7 +62,7 @@ def answer_tick(
     batches = []
     for number in np.unique(table[versions >= 0, 0]):
         mine = np.flatnonzero((table[:, 0] == number) & (versions >= 0))
-        windows = rows[begins[mine, None] + np.arange(sizes[mine[0]])].reshape(-1, *shapes[mine[0]])
+        windows = _windows(rows, begins, mine).reshape(-1, *shapes[mine[0]])
         batches.append(_Batch(view.hosts[view.order[int(number)]], mine, table[mine, 1], windows))
     for mine, answers in _each(batches, cancelled):
         if isinstance(answers, Exception):  # one model's failure is its own slots' answer, not the tick's
@@ -81,6 +81,13 @@ def answer_tick(
         "members": np.where(known, table[:, 3], 0),
         "generation": np.array([view.generation], np.int64),
     }
+
+
+def _windows(rows: NDArray[Any], begins: Ints, mine: Ints) -> NDArray[Any]:
+    """The numbers of the windows at positions `mine`, all of one size; not copied where they stand side by side."""
+    if mine[-1] - mine[0] == len(mine) - 1:
+        return rows[begins[mine[0]] : begins[mine[-1] + 1]]
+    return rows[begins[mine, None] + np.arange(begins[mine[0] + 1] - begins[mine[0]])]
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.serving.backend.forward import Shape, shape_of
-from penstock.serving.backend.group import BLOCK, DEPTHS, Group
+from penstock.serving.backend import tick
+from penstock.serving.backend.forward import BLOCK, DEPTHS, GRAPH, XLA, Shape, shape_of
+from penstock.serving.backend.group import Group
 from penstock.serving.backend.host import Stopped
 from penstock.serving.backend.tick import EMPTY, FAILED, WRONG_SHAPE, answer_tick
+from penstock.serving.backend.variants import KERNEL, begin
 from penstock.serving.backend.view import Resident, view_of
 
 SHAPES = (Shape(4, 2, (3,), 1), Shape(3, 3, (2, 4), 2))
@@ -46,10 +48,15 @@ def slow(shape, w, window):
     return y * w["out.scale"] + w["out.shift"] + x[-1] @ w["last"]
 
 
+@pytest.fixture(scope="module", params=[KERNEL, XLA, GRAPH])
+def variant(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def engine():
+def engine(variant):
     """A view of two groups; slot 2 * i + s holds member i of shape s; slot 6 and 7 are empty."""
-    groups, residents, arrays = [Group.begin(s) for s in SHAPES], {}, {}
+    groups, residents, arrays = [Group.begin(s, begin(variant, s)) for s in SHAPES], {}, {}
     for i in range(PER_SHAPE):
         for s, shape in enumerate(SHAPES):
             slot = 2 * i + s
@@ -109,11 +116,12 @@ def test_lengths_that_do_not_fit_are_refused(engine):
             answer_tick(view, np.array(slots, np.int32), np.array([[4, 2]]), np.zeros(rows, np.float32), bool)
 
 
-def test_a_model_that_raises_fails_alone_and_the_log_says_why_once(engine, caplog):
+def test_a_model_that_raises_fails_alone_and_the_log_says_why_once(engine, caplog, monkeypatch):
     class Broken:
         def run(self, rows, windows, cancelled):
             raise RuntimeError("no room left")
 
+    monkeypatch.setattr(tick, "_said", {})
     view, _ = engine
     bad, good = (next(r for r in view.residents.values() if r.host == host) for host in ("g0", "g1"))
     view = replace(view, hosts={**view.hosts, "g0": Broken()})
@@ -145,9 +153,9 @@ def test_any_mixture_of_members_is_answered_each_by_its_own(crowd, members, seed
 
 
 @pytest.fixture(scope="module")
-def crowd():
+def crowd(variant):
     """A group of two full blocks and a third, and the arrays of each member by its row."""
-    group, arrays = Group.begin(SHAPES[0]), {}
+    group, arrays = Group.begin(SHAPES[0], begin(variant, SHAPES[0])), {}
     for seed in range(2 * BLOCK + 3):
         added = weights(SHAPES[0], 100 + seed)
         group, row = group.add(added)
@@ -162,6 +170,38 @@ def test_a_member_with_many_windows_takes_several_jobs(crowd):
     said = group.run_one(BLOCK + 1, windows, lambda: False)
     np.testing.assert_allclose(said[-1], slow(SHAPES[0], arrays[BLOCK + 1], windows[-1]), rtol=2e-5, atol=2e-5)
     np.testing.assert_allclose(said[7], slow(SHAPES[0], arrays[BLOCK + 1], windows[7]), rtol=2e-5, atol=2e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(1, 9),
+    features=st.integers(1, 20),
+    units=st.lists(st.integers(1, 19), min_size=1, max_size=3),
+    outputs=st.integers(1, 3),
+    depth=st.integers(1, 9),
+)
+def test_machine_code_answers_any_shape_with_the_same_bits_whoever_else_is_asked(rows, features, units, outputs, depth):
+    shape = Shape(rows, features, tuple(units), outputs)
+    arrays = [weights(shape, seed) for seed in range(3)]
+    group = Group.begin(shape, begin(KERNEL, shape))
+    for added in arrays:
+        group, _ = group.add(added)
+    members = np.repeat(np.arange(3), depth)
+    windows = np.random.default_rng(5).normal(0, 1, (3 * depth, rows, features)).astype(np.float32)
+    said = group.run(members, windows, lambda: False)
+    wanted = [slow(shape, arrays[m], x) for m, x in zip(members, windows, strict=True)]
+    np.testing.assert_allclose(said, wanted, rtol=2e-5, atol=2e-5)
+    for k in range(3 * depth):
+        assert (group.run_one(members[k], windows[k : k + 1], lambda: False) == said[k]).all()
+
+
+def test_a_window_that_holds_no_number_gets_no_number(crowd):
+    group, _ = crowd
+    windows = np.ones((2, 4, 2), np.float32)
+    windows[1, 0, 1] = np.nan
+    said = group.run(np.array([0, 1]), windows, lambda: False)
+    assert np.isfinite(said[0]).all()
+    assert np.isnan(said[1]).all()
 
 
 def test_whoever_has_gone_is_not_computed_for(crowd):
