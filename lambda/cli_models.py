@@ -110,6 +110,27 @@ def undeploy(
 
 
 @app.command()
+def optimize(
+    site: SiteFolder = HERE,
+    tolerance: Annotated[
+        float, typer.Option(help="Largest difference from Keras, as a share of the target's scale.")
+    ] = 1e-5,
+    as_json: Json = False,
+) -> None:
+    """Measure every way to execute the live LSTMs of each shape on this machine, and keep the fastest right one.
+
+    Models answer meanwhile. The choice holds after restarts, and for models that join a shape later.
+    Example: penstock optimize --site turbine
+    """
+    from penstock.screen import Progress, variants_table
+    from penstock.site import Site
+
+    with Site.open(site) as opened, Progress("optimize"):
+        found = opened.optimize(tolerance)
+    print_answer({"groups": found}, as_json, variants_table(found))
+
+
+@app.command()
 def models(site: SiteFolder = HERE, as_json: Json = False) -> None:
     """List the trained versions of each model, and which one is live.
 

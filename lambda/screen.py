@@ -92,6 +92,24 @@ def models_table(cards: Sequence[Mapping[str, Any]], live: Mapping[str, int]) ->
     return table
 
 
+def variants_table(groups: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per way that was tried to execute a shape."""
+    table = _table("shape", "members", "way", "taken", "us/window, 1 each", "us/window, 16 each", "from Keras", "note")
+    for group in groups:
+        for trial in group["table"]:
+            table.add_row(
+                _cell(group["group"]),
+                str(group["members"]),
+                trial["variant"],
+                "yes" if trial["variant"] == group["variant"] else "",
+                *(_figure(trial[key]) for key in ("one_us", "many_us")),
+                "" if trial["apart"] is None else f"{trial['apart']:.1e}",
+                _cell(trial["why"]),
+            )
+    table.caption = None if groups else "no LSTM of penstock's own form is live: nothing to try"
+    return table
+
+
 def tags_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One row per tag."""
     table = _table("id", "tag", "unit", "value", "time", "quality")

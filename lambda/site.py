@@ -47,6 +47,7 @@ from penstock.export import export
 from penstock.parts import Parts
 from penstock.runs import key_of, run_for
 from penstock.serving.deploy import Deployer
+from penstock.serving.optimize import STANDARD, optimize
 from penstock.settings import create, open_settings
 from penstock.spans import Moment, moment_ns, span_ns
 
@@ -251,6 +252,14 @@ class Site:
             deployer.undeploy(name)
         self.models.record(name, champion, "undeploy", getpass.getuser())
         return {"undeployed": f"{name}@{champion}"}
+
+    def optimize(self, tolerance: float = STANDARD) -> list[dict[str, Any]]:
+        """Try every way to execute the live LSTMs of each shape, and keep the fastest right one.
+
+        Per endpoint and shape: `group`, `variant`, `members`, `tolerance` and the `table` of trials. They answer
+        meanwhile. `tolerance`: largest difference from Keras, in units of the target's scale.
+        """
+        return optimize(self.parts.endpoints(), tolerance)
 
     def artifact(self, name: str, version: int | None = None) -> Artifact:
         """A stored version, None: the newest. Raises ModelNotFound."""

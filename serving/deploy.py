@@ -19,12 +19,12 @@ from typing import Any
 
 from penstock.data.scoring import Member
 from penstock.data.windows import WindowSpec
-from penstock.errors import DeadlineExceeded, Refused, ServingError, Unavailable
+from penstock.errors import Refused, ServingError, Unavailable
 from penstock.serving.aliases import live, load_alias, restore
 from penstock.serving.deployable import Deployable, parts_of, shape_of
+from penstock.serving.jobs import job
 from penstock.serving.pool import Pool
 
-POLL_S = 0.01
 THERE_S = 10.0
 """Every endpoint must answer so soon before a deploy to several begins."""
 DRAIN_LIMIT_S = 30.0
@@ -209,15 +209,7 @@ class Deployer:
 
         Raises Refused with the engine's reason, DeadlineExceeded.
         """
-        number = pool.admin(command, parts)["job"]
-        until = time.monotonic() + self.deadline_s
-        while (told := pool.admin({"do": "job", "job": number}))["state"] == "running":
-            if time.monotonic() > until:
-                raise DeadlineExceeded(f"{pool.endpoints[0]}: {command['do']} took over {self.deadline_s} s")
-            time.sleep(POLL_S)
-        if told["state"] == "refused":
-            raise Refused(f"{pool.endpoints[0]}: {command['name']}: {told['reason']}")
-        return told
+        return job(pool, command, parts, about=command["name"], deadline_s=self.deadline_s)
 
 
 def members_of(told: Mapping[str, Any]) -> list[Member]:

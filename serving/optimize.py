@@ -1,0 +1,39 @@
+"""Which way executes each group of models fastest: asked of every endpoint, which tries it and keeps it.
+
+Models answer meanwhile as they did. A group is a shape: rows, columns and units; all its members change together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from penstock.errors import BadRequest
+from penstock.serving.jobs import job
+from penstock.serving.pool import Pool
+
+CALL_S = 30.0
+"""Deadline of one admin call."""
+TRIALS_S = 600.0
+"""Of all trials on one endpoint: XLA compiles each shape for seconds."""
+STANDARD = 1e-5
+"""Tolerance of every deploy, in units of the target's scale."""
+MOST = 0.1
+"""A tenth of the target's scale: what is further away is another model."""
+
+
+def optimize(endpoints: Sequence[str], tolerance: float = STANDARD) -> list[dict[str, Any]]:
+    """Per endpoint and group: what was chosen, and the table of what was tried.
+
+    `tolerance`: largest difference from Keras' golden predictions, in units of the target's scale; it stays that of
+    the group's later deploys. Raises BadRequest for one that is none, ServingError.
+    """
+    if not 0 < tolerance <= MOST:
+        raise BadRequest(f"tolerance {tolerance:g}: give a share of the target's scale, above 0, at most {MOST:g}")
+    found = []
+    for endpoint in endpoints:
+        with Pool(endpoint, deadline_s=CALL_S) as pool:
+            command = {"do": "optimize", "tolerance": tolerance}
+            told = job(pool, command, about="optimize", deadline_s=TRIALS_S)
+        found += [{"endpoint": endpoint, "group": key, **chosen} for key, chosen in told["chosen"].items()]
+    return found
