@@ -7,7 +7,7 @@ that nothing falls between the two.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from penstock.data.archive import Archive, Head
 from penstock.data.grid import Cells, Grid
-from penstock.data.journal import Journal
+from penstock.data.journal import Journal, Record
 from penstock.data.layout import Layout
 from penstock.errors import JournalError
 
@@ -61,10 +61,20 @@ def _cells(
     cells = archive.read(tags, first, last, snapshot=head.snapshot)
     column_of = np.full(len(layout.shard_of()), -1, np.int32)
     column_of[tags] = np.arange(len(tags), dtype=np.int32)
-    closed = head.closed
-    for record in journal.read(head.position, tail):
+    put_records(cells, journal.read(head.position, tail), grid, column_of, head.closed)
+    return cells
+
+
+def put_records(
+    cells: Cells, records: Iterable[Record], grid: Grid, column_of: NDArray[np.int32], closed: int | None
+) -> int | None:
+    """Merge the records' readings into `cells`, late ones marked; ticks below the result are closed after them.
+
+    `closed`: ticks below were closed before the first of them. Raises what reading them raises; those before are in.
+    """
+    for record in records:
         if record.readings is not None:
             cells.put(record.readings, grid, column_of, closed)
         if record.clock is not None:
             closed = max(closed or record.clock.closed, record.clock.closed)
-    return cells
+    return closed

@@ -12,6 +12,7 @@ difference is taken.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from penstock.data.frame import BAD, Float
 from penstock.data.grid import LATE, PRESENT, STATUS, Cells
 from penstock.data.rules import Rules
 
-__all__ = ["FILLED", "Block", "Flag", "Rules", "assess"]
+__all__ = ["FILLED", "Block", "Flag", "Rules", "assess", "assess_last"]
 
 NEVER = np.int32(-(1 << 30))
 """Row index of something that has not happened in this block: older than any limit."""
@@ -31,6 +32,14 @@ Mask = NDArray[np.bool_]
 Rows = NDArray[np.int32]
 Flags = NDArray[np.uint16]
 T = TypeVar("T", bound=np.generic)
+
+LOOKS = 16, 8
+"""Rows of the first look back of `assess_last`, and how many times longer each further one is."""
+UNREAD = Flag.MISSING | Flag.SOURCE_BAD
+UNFIT = UNREAD | Flag.RANGE | Flag.RATE | Flag.FLAT
+
+Look = Callable[[int, NDArray[np.intp]], Cells]
+"""Cells from a tick on, of these columns of the rules."""
 
 
 def assess(cells: Cells, rules: Rules) -> Block:
@@ -50,6 +59,44 @@ def assess(cells: Cells, rules: Rules) -> Block:
     good = believed & ~_jumps(cells, believed, rules, flags) & ~_stuck(cells.values, readable, rules, flags)
     values = _fill(cells.values, present, good, rules, flags)
     return Block(first=cells.first, tags=rules.tags, values=values, flags=flags)
+
+
+def assess_last(look: Look, rules: Rules, first: int, last: int, *, looks: tuple[int, int] = LOOKS) -> Block:
+    """Rows first..last-1 as `assess` has them, each column looked at only as far back as its readings make necessary.
+
+    Most readings differ from the one before and are good: a few rows settle them, where a rule for stuck sensors may
+    reach back thousands. Columns that those leave open are looked at again from further back, and at last from
+    `rules.reach` before.
+    """
+    m, (back, longer) = len(rules.tags), looks
+    values, flags = np.empty((last - first, m), np.float32), np.empty((last - first, m), np.uint16)
+    left = np.arange(m)
+    while len(left):
+        part = rules.only(left)
+        back = min(back, part.reach)
+        cells = look(first - back, left)
+        block = assess(cells, part)
+        settled = _settled(cells.values, block.flags, part)[back:].all(axis=0)
+        done = left[settled]
+        values[:, done], flags[:, done] = block.values[back:, settled], block.flags[back:, settled]
+        left, back = left[~settled], max(1, back) * longer
+    return Block(first=first, tags=rules.tags, values=values, flags=flags)
+
+
+def _settled(values: Float, flags: Flags, rules: Rules) -> Mask:
+    """[k, m] rows that earlier rows than these could not change.
+
+    With fewer rows a reading is called good too often, never too seldom. So the newest good one is the right one
+    where its own judgement stands, and what is filled from it is right too.
+    """
+    rows = np.arange(len(flags), dtype=np.int32)[:, None]
+    read, good = (flags & UNREAD) == 0, (flags & UNFIT) == 0
+    moved = _newest(_changed(values, read, _newest(read))) > rows - rules.flat
+    judged = ~read | (rows >= rules.judged) | moved
+    newest = _newest(good)
+    source = np.where(rules.counter & good, _before(newest, 1), newest)
+    settled: Mask = (judged & (source >= 0) & _pick(judged, source)) | (rows >= rules.reaches)
+    return settled
 
 
 def _mark(flags: Flags, where: Mask, flag: Flag) -> None:
@@ -98,15 +145,21 @@ def _stuck(values: Float, readable: Mask, rules: Rules, flags: Flags) -> Mask:
         return result
     read = readable[:, at]
     newest = _newest(read)
-    previous = _before(newest, 1)
-    bits = np.ascontiguousarray(values[:, at]).view(np.uint32 if values.dtype.itemsize == 4 else np.uint64)
-    changed = read & (previous >= 0) & (bits != _pick(bits, previous))
+    changed = _changed(values[:, at], read, newest)
     flat, gap = rules.flat[at], rules.gap[at]
     rows = np.arange(len(read), dtype=np.int32)[:, None]
     began = np.where(rows >= flat, _pick(newest, rows - flat), NEVER)
     result[:, at] = read & (began >= 0) & (began >= rows - flat - gap) & (_newest(changed) <= began)
     _mark(flags, result, Flag.FLAT)
     return result
+
+
+def _changed(values: Float, read: Mask, newest: Rows) -> Mask:
+    """Readings whose bits differ from those of the reading before; `newest` is that of `read`."""
+    previous = _before(newest, 1)
+    bits = np.ascontiguousarray(values).view(np.uint32 if values.dtype.itemsize == 4 else np.uint64)
+    changed: Mask = read & (previous >= 0) & (bits != _pick(bits, previous))
+    return changed
 
 
 def _fill(raw: Float, present: Mask, good: Mask, rules: Rules, flags: Flags) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ Built once per layout, so that `quality.assess` is arithmetic on whole blocks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,12 +72,26 @@ class Rules:
         return np.maximum(np.maximum(self.gap, self.hold), self.counter.astype(np.int32))
 
     @property
+    def judged(self) -> NDArray[np.int32]:
+        """[m] ticks back that the judgement of a reading needs."""
+        return np.maximum(np.isfinite(self.rate).astype(np.int32), np.where(self.flat > 0, self.flat + self.gap, 0))
+
+    @property
+    def reaches(self) -> NDArray[np.int32]:
+        """[m] ticks needed before a row: judging a reading, then bridging from it."""
+        return self.judged + np.maximum(self.bridge, self.stale)
+
+    @property
     def reach(self) -> int:
-        """Ticks needed before the first row wanted: judging a reading, then bridging from it."""
-        if not self.tags:
-            return 0
-        judged = np.maximum(np.isfinite(self.rate).astype(np.int32), np.where(self.flat > 0, self.flat + self.gap, 0))
-        return int(np.max(judged + np.maximum(self.bridge, self.stale)))
+        """Ticks needed before the first row wanted: the most of any tag."""
+        return int(self.reaches.max()) if self.tags else 0
+
+    def only(self, at: NDArray[np.intp]) -> Rules:
+        """The rules of the columns `at`."""
+        if len(at) == len(self.tags):
+            return self
+        picked = {f.name: getattr(self, f.name)[at] for f in fields(self) if f.name not in ("tags", "period_ns")}
+        return replace(self, tags=tuple(self.tags[i] for i in at.tolist()), **picked)
 
 
 def _rounded(bound: float, tag: Tag) -> float:

@@ -62,24 +62,30 @@ def train(
 
 @app.command()
 def deploy(
-    models: Annotated[list[str], typer.Argument(help="NAME (its newest version) or NAME@VERSION.")],
+    models: Annotated[
+        list[str], typer.Argument(help="NAME (its newest version), NAME@VERSION, or 'nox.*' for a whole fleet.")
+    ],
     site: SiteFolder = HERE,
     as_json: Json = False,
 ) -> None:
     """Put trained models live on Triton; an older version named here is a roll-back.
 
-    A refusal says why and leaves the old version answering.
+    A refusal says why, leaves the old version answering, and stops no other model.
     Example: penstock deploy nox@2 --site turbine
     """
+    from penstock.known import stored_like
     from penstock.screen import Progress
     from penstock.site import Site
 
-    with Site.open(site) as opened, Progress(f"deploy {' '.join(models)}"):  # Triton's start takes a while
-        done = [opened.deploy(*_reference(text)) for text in models]
-    for answer in [] if as_json else done:
-        print_answer(answer, as_json)
-    if as_json:
-        print_answer(done[0] if len(done) == 1 else {"deploys": done}, as_json)
+    with Site.open(site) as opened, Progress(f"deploy {' '.join(models)}") as bar:  # Triton's start takes a while
+        wanted = stored_like(opened.models, [_reference(text) for text in models])
+        if len(wanted) == 1:
+            print_answer(opened.deploy(*wanted[0]), as_json)
+            return
+        done = opened.deploy_all(wanted, progress=bar)
+    print_answer(done, as_json)
+    if done["refused"]:
+        raise ModelError("\n".join(done["refused"].values()))
 
 
 def _reference(text: str) -> tuple[str, int | None]:

@@ -152,12 +152,11 @@ def _train(site: Site, course: Course, epochs: int | None, bar: Progress | None)
 
 
 def _deploy(site: Site, course: Course, bar: Progress | None) -> None:
-    live, names = site.models.champions(), list(site.plant.models)
-    for done, name in enumerate(names):
-        if bar is not None:
-            bar(done, len(names), name)
-        if name not in live and not (course.fleet and unfit(site, name)):
-            site.deploy(name)
+    live = site.models.champions()
+    left = [n for n in site.plant.models if n not in live and not (course.fleet and unfit(site, n))]
+    done = site.deploy_all(left, progress=bar)
+    if done["refused"]:
+        raise ModelError("\n".join(done["refused"].values()))
 
 
 def _recompute(site: Site, course: Course) -> None:

@@ -40,6 +40,20 @@ def trainable_like(plant: Plant, patterns: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for fits in found for name in fits))
 
 
+def stored_like(store: ModelStore, wanted: Sequence[tuple[str, int | None]]) -> list[tuple[str, int | None]]:
+    """(name, version) of the stored models that are called so or fit a glob, each once; others are given as they are.
+
+    Raises ModelNotFound for a glob that fits none.
+    """
+    stored, found = store.names(), []
+    for name, version in wanted:
+        fits = matching(name, stored) if is_glob(name, stored) else [name]
+        if not fits:
+            raise ModelNotFound(f"no trained model is like {name!r}; see: penstock models")
+        found += [(fit, version) for fit in fits]
+    return list(dict.fromkeys(found))
+
+
 def spec(plant: Plant, store: ModelStore, name: str) -> WindowSpec:
     """How the windows of `name` are cut: as plant.toml says, else as its live version says, else its newest.
 

@@ -56,7 +56,7 @@ def merged(
     NO_ANSWER, NaN; with `strict` it raises Gap.
     `truth` must cover ticks wanted[0] + horizon .. wanted[-1] + horizon.
     """
-    told, layer = _joined(wanted, len(targets), seam, batch, speed)
+    told, layer = joined(wanted, len(targets), seam, batch, speed)
     holes = int(np.count_nonzero(layer == NEITHER))
     if strict and holes:
         when = np.datetime64(grid.time(int(wanted[np.argmax(layer == NEITHER)])), "ns")
@@ -91,10 +91,10 @@ def merged(
     )
 
 
-def _joined(
+def joined(
     wanted: NDArray[np.int64], outputs: int, seam: int, batch: Predictions, speed: Predictions
 ) -> tuple[Predictions, NDArray[np.str_]]:
-    """What stands at each wanted tick, and the layer it comes from."""
+    """What stands at each tick of `wanted` [n, rising], by the rule of `merged`, and the layer [n] it comes from."""
     n = len(wanted)
     told = Predictions(
         ticks=wanted,

@@ -21,6 +21,7 @@ from penstock.data.simulator_station import station_of
 from penstock.data.views.speed_view import Spoken
 from penstock.data.windows import Reason, WindowSpec
 from penstock.errors import ModelError
+from penstock.page_rows import Rows
 from penstock.serving.buckets import any_in, bucket_ticks, extremes
 from penstock.serving.questions import Choice, Entry, Face, Questions, Standing, Stretch, Trace
 from penstock.speed.process import occupied
@@ -29,6 +30,8 @@ from penstock.speed.status import read_status
 if TYPE_CHECKING:
     from penstock.site import Site
 
+MODELS_KEPT = 64
+"""Models whose rows are kept between two looks."""
 TICKS_AT_ONCE = 1 << 20
 """A long span is read in blocks of about so many ticks: memory stays small, whatever its length."""
 
@@ -48,7 +51,7 @@ def questions(site: Site) -> Questions:
     cards: dict[tuple[str, int], str] = {}
     return Questions(
         face=_face(site),
-        trace=partial(_trace, site),
+        trace=partial(_trace, site, {}),
         standing=partial(_standing, site),
         sheet=partial(_sheet, site, cards, {}),
         stretch=partial(_stretch, site),
@@ -85,27 +88,20 @@ def _newest(site: Site) -> Spoken | None:
         view.close()
 
 
-def _trace(site: Site, model: str, rows: int) -> Trace:
+def _trace(site: Site, kept: dict[str, Rows], model: str, rows: int) -> Trace:
     desk, spec = site.desk(), site.spec(model)
-    newest = _newest(site)
-    last = (newest.tick if newest else -1) + spec.horizon + 1
-    told = answers.query(desk, model, spec, last - rows * spec.every, last, strict=False)
-    times = told["time"].to_numpy().astype("datetime64[ns]").astype(np.int64)
-    made = (times - desk.grid.origin_ns) // desk.grid.period_ns - spec.horizon
-    heard = np.flatnonzero(told["layer"].to_numpy() != "")
-    begin = int(heard[0]) if newest is not None and len(heard) else len(made)  # before the first answer lies nothing
-    known = answers.persistence(desk, spec, made[begin:]) if begin < len(made) else np.zeros((0, len(spec.targets)))
-    flags = told["flags"].to_numpy()[begin:]
-    return Trace(
-        times=times[begin:],
-        truth=told["truth"].to_numpy()[begin:],
-        faulty=((flags & (Flag.BAD | FILLED)) != 0) & ((flags & Flag.MISSING) == 0),
-        prediction=told["prediction"].to_numpy()[begin:],
-        persistence=known.astype(np.float32),
-        filled=told["filled"].to_numpy()[begin:],
-        versions=told["version"].to_numpy()[begin:],
-        reasons=told["reason"].to_numpy()[begin:],
-    )
+    mine = kept.pop(model, None)
+    if mine is None or mine.spec != spec:
+        mine = Rows(desk, model, spec)
+    kept[model] = mine  # the one looked at last stands last
+    while len(kept) > MODELS_KEPT:
+        del kept[next(iter(kept))]
+    view = desk.speed()
+    try:
+        return mine.trace(desk, view, rows)
+    finally:
+        if view is not None:
+            view.close()
 
 
 def _standing(site: Site) -> Standing:

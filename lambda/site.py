@@ -11,9 +11,8 @@ something needs them; they end with `close`, or with the `with` block.
 
 from __future__ import annotations
 
-import getpass
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -21,13 +20,12 @@ from typing import Any, Self, cast
 import pandas as pd
 import xarray as xr
 
-from penstock import answers, foreign, known, live, loading, pipeline, standing
+from penstock import answers, deploying, foreign, known, live, loading, pipeline, standing
 from penstock.answers import Desk
 from penstock.batch.plan import Wish
 from penstock.compare import Comparison, compare
 from penstock.data.archive import Archive
 from penstock.data.archive.retention import Retention
-from penstock.data.deployments import Action
 from penstock.data.grid import Grid
 from penstock.data.journal import Journal
 from penstock.data.layout import Layout
@@ -46,7 +44,6 @@ from penstock.errors import ModelError, ModelNotFound, SiteError
 from penstock.export import export
 from penstock.parts import Parts
 from penstock.runs import key_of, run_for
-from penstock.serving.deploy import Deployer
 from penstock.serving.optimize import STANDARD, optimize
 from penstock.settings import create, open_settings
 from penstock.spans import Moment, moment_ns, span_ns
@@ -224,12 +221,18 @@ class Site:
         }  # fmt: skip
         keys = {key: value for key, value in said.items() if value is not None}
         artifact = self._deployable(model, version, name, keys, isolate)
-        before = self.models.champion(artifact.name)
-        with Deployer(self.parts.endpoints()) as deployer:
-            done = deployer.deploy(artifact)
-        action: Action = "rollback" if before is not None and artifact.version < before else "deploy"
-        self.models.record(artifact.name, artifact.version, action, getpass.getuser())
-        return {"live": f"{done.name}@{done.version}", "before": before, "slots": list(done.slots)}
+        return deploying.one(self, artifact)
+
+    def deploy_all(
+        self, models: Iterable[str | tuple[str, int | None]], *, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Make many stored models answer, names (the newest version) or (name, version); a refusal stops no other.
+
+        `live`: name@version of those that answer now, `refused`: reason by name. Raises ModelNotFound for a model
+        that was never trained, ServingError where an endpoint cannot be reached.
+        """
+        wanted = [self.artifact(m) if isinstance(m, str) else self.artifact(*m) for m in models]
+        return deploying.many(self, wanted, progress)
 
     def _deployable(
         self, model: Any, version: int | None, name: str | None, keys: Mapping[str, Any], isolate: bool
@@ -245,13 +248,7 @@ class Site:
 
     def undeploy(self, name: str) -> dict[str, Any]:
         """Take a model off every endpoint; its versions stay."""
-        champion = self.models.champion(name)
-        if champion is None:
-            raise ModelNotFound(f"{name}: is not live; see: penstock models")
-        with Deployer(self.parts.endpoints()) as deployer:
-            deployer.undeploy(name)
-        self.models.record(name, champion, "undeploy", getpass.getuser())
-        return {"undeployed": f"{name}@{champion}"}
+        return deploying.none(self, name)
 
     def optimize(self, tolerance: float = STANDARD) -> list[dict[str, Any]]:
         """Try every way to execute the live LSTMs of each shape, and keep the fastest right one.

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import numpy as np
 import panel as pn
 
 from penstock.errors import PenstockError
-from penstock.serving import banner, charts
+from penstock.serving import charts
 from penstock.serving.feed import Feed
+from penstock.serving.places import Places
 from penstock.serving.questions import Stretch
+from penstock.serving.words import Words
 
 BUCKETS = 1200
 """About one per pixel."""
@@ -32,12 +35,15 @@ log = logging.getLogger(__name__)
 class ArchivePage:
     """One session. `view()` is what the browser shows."""
 
-    def __init__(self, feed: Feed) -> None:
-        self._feed, self._face, self._stretch = feed, feed.questions.face, feed.questions.stretch
+    def __init__(self, feed: Feed, words: Words) -> None:
+        """`words`: the same for all sessions."""
+        self._words, self._feed, self._stretch = words, feed, feed.questions.stretch
+        self._face = feed.questions.face
         self._units = dict(self._face.tags)
         self._pick = pn.widgets.Select(name="tag", options=list(self._units), width=260)
         self._spans = pn.widgets.RadioButtonGroup(name="span", options=list(SPANS), value="all")
-        self._top, self._note = (pn.pane.HTML("", sizing_mode="stretch_width") for _ in range(2))
+        self._note = pn.pane.HTML("", sizing_mode="stretch_width")
+        self._places = Places(("top",), self._face.zone)
         self._body = pn.Column(sizing_mode="stretch_width")
         self._chart: charts.Chart | None = None
         self._waiting: Any = None
@@ -49,14 +55,16 @@ class ArchivePage:
         self._document = pn.state.curdoc
         self._head()
         self._draw()
-        pn.state.add_periodic_callback(self._head, 1000)
+        self._places.begin(self._document)
+        self._document.add_periodic_callback(self._head, 1000)
         return pn.Column(
-            self._top, pn.Row(self._pick, pn.Column(pn.pane.HTML("<small>span</small>"), self._spans)),
+            self._places.pane("top"),
+            pn.Row(self._pick, pn.Column(pn.pane.HTML("<small>span</small>"), self._spans), self._places.note()),
             self._body, self._note, sizing_mode="stretch_width", max_width=1600,
         )  # fmt: skip
 
     def _head(self) -> None:
-        self._top.object = banner.top(self._face, self._feed.moment(), "archive")
+        self._places.say(self._words.head("archive"), time.time())
 
     def _draw(self) -> None:
         """The chart, once, over all there is."""

@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 from penstock.serving.feed import Moment
 from penstock.serving.questions import Choice, Entry, Face, Trace
 
-SILENT_S = 10.0
-"""A running stream tells of itself every second: one that has not for so long hangs."""
 CSS = """
 body, .bk-root { background: #ececec; color: #222; font-family: system-ui, sans-serif; margin: 0 10px; }
 """
 STYLE = """
-<style>
+.bk-clearfix { width: 100%; }
 .top { display: flex; gap: 18px; align-items: baseline; flex-wrap: wrap; font-size: 14px; }
 .top b { font-size: 20px; } .top a { color: #222; } .right { margin-left: auto; font-variant-numeric: tabular-nums; }
 .mode { border: 1px solid #555; padding: 1px 8px; letter-spacing: .06em; }
@@ -39,19 +37,20 @@ STYLE = """
 table { border-collapse: collapse; width: 100%; font-size: 13px; background: #f6f6f6; }
 td, th { border: 1px solid #d5d5d5; padding: 2px 8px; text-align: left; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; } th { background: #e2e2e2; }
-</style>
 """
+"""Of the places where these words stand."""
+HOLE = "\x1f"
+"""Where a value belongs in a sheet, and what stands between two values."""
 
 
 def top(face: Face, moment: Moment, page: str) -> str:
-    """Plant, mode, state, the other page, and the clock in the plant's zone."""
-    now = datetime.fromtimestamp(moment.wall_s, ZoneInfo(face.zone))
+    """Plant, mode, state, the other page, and where the browser shows the clock in the plant's zone."""
     other = '<a href="./archive">archive</a>' if page == "live" else '<a href="./">live</a>'
     name = face.plant.partition(",")[0]  # a simulated one carries its options in its name
     parts = [f'<b title="{escape(face.plant)}">{escape(name)}</b>', f"<span class=mode>{mode(face, moment)}</span>"]
     parts += ["<span class='mode warn'>SIMULATED: no plant behind it</span>"] if face.simulated else []
-    parts += [_state(moment), other, f"<span class=right>{now:%Y-%m-%d %H:%M:%S} {escape(face.zone)}</span>"]
-    return f"{STYLE}<div class=top>{' '.join(parts)}</div>"
+    parts += [_state(moment), other, f"<span class=right><time data-clock></time> {escape(face.zone)}</span>"]
+    return f"<div class=top>{' '.join(parts)}</div>"
 
 
 def mode(face: Face, moment: Moment) -> str:
@@ -75,11 +74,17 @@ def _state(moment: Moment) -> str:
     if moment.data_age_s is None:
         return "<span class=warn id=state>&#9671; nothing was said yet; start a stream: penstock stream</span>"
     if moment.standing.ended:
-        return f"<span class=warn id=state>&#9671; ENDED {age(moment.data_age_s)} ago, with its source</span>"
+        since = _running(moment, moment.data_age_s)
+        return f"<span class=warn id=state>&#9671; ENDED {since} ago, with its source</span>"
     if moment.stale:
         why = "the stream says nothing new" if moment.standing.running else "no stream runs"
-        return f"<span class=bad id=state>&#9650; STALE, data {age(moment.data_age_s)} old: {why}</span>"
+        return f"<span class=bad id=state>&#9650; STALE, data {_running(moment, moment.data_age_s)} old: {why}</span>"
     return "<span id=state>current</span>"
+
+
+def _running(moment: Moment, seconds: float) -> str:
+    """An age that the browser lets run on: it knows since when (seconds UTC)."""
+    return f'<time data-since="{moment.wall_s - seconds:.2f}">{age(seconds)}</time>'
 
 
 def age(seconds: float) -> str:
@@ -99,11 +104,11 @@ def tiles(face: Face, moment: Moment, choice: Choice, entry: Entry | None) -> st
     version = f"{escape(choice.model)}@{entry.version}" if entry and entry.version else "none"
     over, pace = standing.ended, f"{moment.readings_per_s:,.0f} readings/s"
     day, _, hour = clock(standing.tick_ns, face).partition(" ")
-    silent = not standing.running or moment.link_age_s is None or moment.link_age_s > SILENT_S
+    old = "none" if moment.data_age_s is None else _running(moment, moment.data_age_s)
     shown = [
         ("data time", f"{hour}<small>{day}</small>", False),
-        ("data age", "none" if moment.data_age_s is None else age(moment.data_age_s), moment.stale and not over),
-        ("stream heard", _heard(moment), silent and not over),
+        ("data age", old, moment.stale and not over),
+        ("stream heard", _heard(moment), moment.silent and not over),
         ("stream", f"{moment.ticks_per_s:,.1f} ticks/s<small>{pace}</small>", False),
         ("lag", f"{behind:,}<small>ticks</small>", behind > 2 and behind > 2 * moment.ticks_per_s),
         ("late", f"{standing.late:,}<small>readings</small>", standing.late > 0),
@@ -111,11 +116,11 @@ def tiles(face: Face, moment: Moment, choice: Choice, entry: Entry | None) -> st
         ("model", version, version == "none"),
         ("trained to", escape(entry.trained) if entry else "", False),
     ]
-    return f"{STYLE}<div class=tiles>{''.join(_tile(*each) for each in shown)}</div>"
+    return f"<div class=tiles>{''.join(_tile(*each) for each in shown)}</div>"
 
 
 def _heard(moment: Moment) -> str:
-    return "never" if moment.link_age_s is None else f"{age(moment.link_age_s)}<small>ago</small>"
+    return "never" if moment.link_age_s is None else f"{_running(moment, moment.link_age_s)}<small>ago</small>"
 
 
 def _tile(name: str, text: str, off: bool, kind: str = "") -> str:
@@ -139,7 +144,7 @@ def now(face: Face, moment: Moment, choice: Choice, trace: Trace) -> str:
         (f"truth - prediction{_at(face, trace, truth - said, 'of')}", apart, False, ""),
         ("live MAE", f"{figure(mine)}<u>{unit}</u><small>{beside}</small>" if n else beside, False, ""),
     ]
-    return f"{STYLE}<div class=now>{''.join(_tile(*each) for each in shown)}</div>"
+    return f"<div class=now>{''.join(_tile(*each) for each in shown)}</div>"
 
 
 def _newest(trace: Trace, said: NDArray[np.float32], unit: str) -> tuple[str, bool]:
@@ -189,24 +194,30 @@ def clock(time_ns: int | None, face: Face) -> str:
 
 
 def sheet(entries: Sequence[Entry]) -> str:
-    """All models at the newest tick, the abnormal ones first."""
-    ordered = sorted(entries, key=lambda e: (e.reason in ("OK", "NOT_RUNNING") and not e.filled, e.choice.label))
+    """All models at the newest tick, the abnormal ones first; a HOLE for each of `values`, which change every tick."""
     heads = "".join(
         f"<th>{h}</th>" for h in ("model", "target", "state", "prediction", "unit", "version", "trained to")
     )
-    return f"{STYLE}<table><tr>{heads}</tr>{''.join(_line(entry) for entry in ordered)}</table>"
+    return f"<table><tr>{heads}</tr>{''.join(_line(entry) for entry in _ordered(entries))}</table>"
+
+
+def values(entries: Sequence[Entry]) -> str:
+    """The predictions in the order of the sheet, with HOLE in between; none where one is withheld."""
+    return HOLE.join("" if np.isnan(e.prediction) else figure(e.prediction) for e in _ordered(entries))
+
+
+def _ordered(entries: Sequence[Entry]) -> list[Entry]:
+    return sorted(entries, key=lambda e: (e.reason in ("OK", "NOT_RUNNING") and not e.filled, e.choice.label))
 
 
 def _line(entry: Entry) -> str:
     choice = entry.choice
-    value = "" if np.isnan(entry.prediction) else figure(entry.prediction)
     cells: Iterable[tuple[str, str]] = (
-        ("", escape(choice.model)), ("", escape(choice.target)), ("", _word(entry)), ("n", value),
+        ("", escape(choice.model)), ("", escape(choice.target)), ("", _word(entry)), ("n v", HOLE),
         ("", escape(choice.unit)), ("n", str(entry.version or "")), ("", escape(entry.trained)),
     )  # fmt: skip
-    return (
-        f"<tr>{''.join(f'<td class={kind}>{text}</td>' if kind else f'<td>{text}</td>' for kind, text in cells)}</tr>"
-    )
+    told = (f"<td class='{kind}'>{text}</td>" if kind else f"<td>{text}</td>" for kind, text in cells)
+    return f"<tr>{''.join(told)}</tr>"
 
 
 def _word(entry: Entry) -> str:

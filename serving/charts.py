@@ -32,6 +32,8 @@ from bokeh.models import (
 GROUND, INK, SOFT, RED, AMBER = "#ececec", "#222222", "#9a9a9a", "#c00000", "#e08a00"
 TREND = ("truth", "prediction", "filled", "faulty", "withheld")
 """Columns of the trend beside `time` (ms UTC); the marks are NaN where there is nothing to mark."""
+RESIDUAL = "residual"
+"""Column of truth minus prediction, in the trend's source."""
 _LABEL = """
 const show = (ms, options) => new Intl.DateTimeFormat('sv-SE', {timeZone: zone, ...options}).format(new Date(ms))
 const day = {year: 'numeric', month: '2-digit', day: '2-digit'}
@@ -57,16 +59,16 @@ def trend(zone: str) -> Chart:
         * _marks(frame, "faulty", "x", RED, "bad truth")
         * _marks(frame, "withheld", "inverted_triangle", RED, "prediction withheld")
     )
-    return _drawn(plot, TREND, zone, height=300)
+    return _drawn(plot, _source((*TREND, RESIDUAL)), TREND[0], zone, height=300)
 
 
 def residual(zone: str, beside: Chart) -> Chart:
-    """Truth minus prediction and zero, on the time axis of `beside`."""
-    frame = _empty(("residual",))
+    """Truth minus prediction and zero, on the time axis of `beside` and from its source: one message feeds both."""
+    frame = _empty((RESIDUAL,))
     chart = _drawn(
         hv.HLine(0).opts(color=SOFT, line_width=1)
-        * frame.hvplot.step(x="time", y="residual", color=INK, line_width=1.2, where="mid"),
-        ("residual",), zone, height=175,
+        * frame.hvplot.step(x="time", y=RESIDUAL, color=INK, line_width=1.2, where="mid"),
+        beside.source, RESIDUAL, zone, height=175,
     )  # fmt: skip
     chart.figure.x_range = beside.figure.x_range
     chart.figure.toolbar_location = None  # that of `beside` moves both
@@ -81,7 +83,7 @@ def stretch(zone: str, span_ms: tuple[float, float]) -> Chart:
     plot = frame.hvplot.line(x="time", y="value", color=INK, line_width=1) * _marks(
         frame, "faulty", "x", RED, "bad readings"
     )
-    chart = _drawn(plot, ("value", "faulty"), zone, height=560)
+    chart = _drawn(plot, _source(("value", "faulty")), "value", zone, height=560)
     bounds = margins(span_ms)
     chart.figure.xaxis.axis_label = f"time, {zone}"
     chart.figure.x_range = Range1d(*bounds, bounds=bounds, min_interval=1000.0)
@@ -102,6 +104,11 @@ def rows(columns: dict[str, Any], times_ns: Any) -> dict[str, Any]:
 def clear(chart: Chart, label: str) -> None:
     """Empty the chart and name its axis: from here on it shows something else."""
     chart.source.data = {name: np.zeros(0) for name in chart.source.data}
+    name_axis(chart, label)
+
+
+def name_axis(chart: Chart, label: str) -> None:
+    """What the upright axis shows, and its unit."""
     chart.figure.yaxis.axis_label = label
 
 
@@ -123,10 +130,16 @@ def _marks(frame: pd.DataFrame, column: str, marker: str, color: str, label: str
     )
 
 
-def _drawn(plot: Any, columns: Sequence[str], zone: str, *, height: int) -> Chart:
-    """Render, and put one source, ranges that follow it and the plant's zone in the place of hvplot's own."""
+def _source(columns: Sequence[str]) -> ColumnDataSource:
+    return ColumnDataSource({name: np.zeros(0) for name in ("time", *columns)})
+
+
+def _drawn(plot: Any, source: ColumnDataSource, column: str, zone: str, *, height: int) -> Chart:
+    """Render, and put `source`, ranges that follow it and the plant's zone in the place of hvplot's own.
+
+    `column`: the main line's.
+    """
     figure = hv.render(plot.opts(show_grid=True), backend="bokeh")
-    source = ColumnDataSource({name: np.zeros(0) for name in ("time", *columns)})
     for drawn in figure.select(GlyphRenderer):
         drawn.data_source = source
     figure.update(
@@ -144,7 +157,7 @@ def _drawn(plot: Any, columns: Sequence[str], zone: str, *, height: int) -> Char
     figure.outline_line_color = "#b5b5b5"
     figure.axis.minor_tick_line_color = None
     _legend_above(figure)
-    _tools(figure, columns[0], zone)
+    _tools(figure, column, zone)
     return Chart(figure=figure, source=source)
 
 

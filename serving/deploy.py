@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +29,9 @@ THERE_S = 10.0
 """Every endpoint must answer so soon before a deploy to several begins."""
 DRAIN_LIMIT_S = 30.0
 """Whoever still names an old slot then is told that it is empty."""
+TOGETHER = 32
+"""So many versions may wait at once to be left: each holds a slot beside that of its successor."""
+DRAIN_POLL_S = 0.1
 CALL_S = 30.0
 """Deadline of one admin or load call; a job's own deadline is the deployer's."""
 
@@ -55,6 +58,23 @@ class _Written:
     slot: int
     before: int | None
     """The slot that the name was published in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Change:
+    """A model that went live; the slots that it left are still filled."""
+
+    header: Mapping[str, Any]
+    """Who asks, for the engine."""
+    written: Sequence[_Written]
+    done: Deployed
+    since: float
+    """Monotonic seconds when it was live."""
+
+    @property
+    def left(self) -> list[tuple[Pool, int | None]]:
+        """The slots to free."""
+        return [(w.pool, w.before) for w in self.written]
 
 
 class Deployer:
@@ -87,6 +107,37 @@ class Deployer:
         Raises Refused with the reason, the version before it still answering;
         ServingError when an endpoint cannot be reached: nothing has changed then.
         """
+        change = self._live(artifact)
+        try:
+            self._drain(change.left, change.header, change.since)
+        except BaseException:
+            self._undo(change.written, change.header)
+            raise
+        self._settle(change)
+        return change.done
+
+    def deploy_all(self, artifacts: Iterable[Deployable]) -> Iterator[Deployed | Refused]:
+        """`deploy` of many: each goes live by itself; the versions before them are waited out together, not in turn.
+
+        One that is refused is given as its Refused, with the version before it still answering; the others go on.
+        Raises ServingError when an endpoint cannot be reached: what was given before is live.
+        """
+        changes: list[_Change] = []
+        try:
+            for artifact in artifacts:
+                try:
+                    changes.append(self._live(artifact))
+                except Refused as refused:
+                    yield refused
+                    continue
+                yield changes[-1].done
+                if len(changes) >= TOGETHER:
+                    self._leave(changes)
+        finally:
+            self._leave(changes)
+
+    def _live(self, artifact: Deployable) -> _Change:
+        """Write, check, publish; the version before still answers who names its slot."""
         begun, token = time.monotonic(), uuid.uuid4().hex
         parts, header = parts_of(artifact)
         self._all_there(f"{artifact.name}@{artifact.version} is not deployed")
@@ -97,20 +148,28 @@ class Deployer:
                 told = self._job(pool, {"do": "write", **header}, parts)
                 written.append(_Written(pool=pool, slot=told["slot"], before=told["before"]))
             generations = [self._go_live(w, artifact, header) for w in written]
-            seconds = time.monotonic() - begun
-            self._drain([(w.pool, w.before) for w in written], header)
         except BaseException:
             self._undo(written, header)
             raise
-        for w in written:
-            self._job(w.pool, {"do": "settle", **_who(header)})
-        return Deployed(
+        done = Deployed(
             name=artifact.name,
             version=artifact.version,
             slots=tuple(w.slot for w in written),
             generation=generations[0],
-            seconds=seconds,
+            seconds=time.monotonic() - begun,
         )
+        return _Change(header=_who(header), written=written, done=done, since=time.monotonic())
+
+    def _leave(self, changes: list[_Change]) -> None:
+        """Free the slots of the versions before, which have had the same time to be left; `changes` is empty then."""
+        while changes:
+            change = changes.pop(0)
+            self._drain(change.left, change.header, change.since)
+            self._settle(change)
+
+    def _settle(self, change: _Change) -> None:
+        for w in change.written:
+            self._job(w.pool, {"do": "settle", **change.header})
 
     def undeploy(self, name: str) -> None:
         """`name` answers no more. One that is not deployed stays so. Raises ServingError as `deploy` does."""
@@ -121,7 +180,7 @@ class Deployer:
             told = self._job(pool, {"do": "withdraw", **header})
             old.append((pool, told["before"]))
             pool.unload(name)
-        self._drain(old, header)
+        self._drain(old, header, time.monotonic())
         for pool in self._pools:
             self._job(pool, {"do": "settle", **header})
 
@@ -172,15 +231,16 @@ class Deployer:
         load_alias(written.pool, resident | {"shape": shape_of(artifact)})
         return int(told["generation"])
 
-    def _drain(self, old: Sequence[tuple[Pool, int | None]], header: Mapping[str, Any]) -> None:
-        """Free the old slots once nobody has asked for them for `drain_s`, at the latest after `DRAIN_LIMIT_S`."""
-        until = time.monotonic() + DRAIN_LIMIT_S
+    def _drain(self, old: Sequence[tuple[Pool, int | None]], header: Mapping[str, Any], since: float) -> None:
+        """Free slots left at `since` (monotonic) once nobody has asked for them for `drain_s`, at the latest after
+        `DRAIN_LIMIT_S`. Whoever has read the old list may be on the way even where nobody asked lately."""
         for pool, slot in old:
             while slot is not None:
-                time.sleep(self.drain_s)
-                quiet_s = self.drain_s if time.monotonic() < until else 0.0
+                time.sleep(max(0.0, since + self.drain_s - time.monotonic()))
+                quiet_s = self.drain_s if time.monotonic() < since + DRAIN_LIMIT_S else 0.0
                 if self._free(pool, slot, header, quiet_s):
                     break
+                time.sleep(min(self.drain_s, DRAIN_POLL_S))
 
     def _free(self, pool: Pool, slot: int, header: Mapping[str, Any], quiet_s: float) -> bool:
         return bool(self._job(pool, {"do": "free", "slot": slot, "quiet_s": quiet_s, **_who(header)})["freed"])

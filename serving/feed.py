@@ -28,6 +28,8 @@ PACE_S = 10.0
 """The pace of the stream is measured over this long."""
 STALE_FLOOR_S = 2.0
 """Nothing is called stale before: a fast replay's two ticks are shorter than the poll and the commit."""
+SILENT_S = 10.0
+"""A running stream tells of itself every second: one that has not for so long hangs."""
 STOP_S = 10.0
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,11 @@ class Moment:
     stale: bool
     trouble: str | None
     """Why the site cannot be read, or why the stream says nothing."""
+
+    @property
+    def silent(self) -> bool:
+        """Nothing is heard of the stream."""
+        return not self.standing.running or self.link_age_s is None or self.link_age_s > SILENT_S
 
 
 @dataclass(slots=True)
@@ -117,6 +124,9 @@ class Feed:
         self._sheet: Sequence[Entry] = ()
         self._standing: Standing = questions.standing()
         self._trouble: str | None = None
+        self._told: tuple[object, ...] = ()
+        self.edition = 0
+        """Rises whenever there is something new to show: what was made of an edition holds until then."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
@@ -155,7 +165,16 @@ class Feed:
             except Exception as error:  # a page that says so is better than one that silently stands still
                 log.exception("the site cannot be read")
                 self._trouble = f"the site cannot be read: {error}"
+            self._publish()
             self._stop.wait(POLL_S)
+
+    def _publish(self) -> None:
+        """A new edition, where something but the time has changed."""
+        now = self.moment()
+        told = now.standing, now.stale, now.silent, now.ticks_per_s, now.trouble
+        if told != self._told:
+            self._told = told
+            self.edition += 1
 
     def _poll(self) -> None:
         standing = self.questions.standing()
@@ -167,6 +186,7 @@ class Feed:
             self._read(model, standing.tick)
         if moved:
             self._sheet = self.questions.sheet()
+            self.edition += 1
 
     def _watched(self) -> list[str]:
         now = time.monotonic()
@@ -184,3 +204,4 @@ class Feed:
         trace = self.questions.trace(model, ROWS)
         with self._lock:
             self._traces[model] = (now, tick, trace)
+        self.edition += 1

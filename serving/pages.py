@@ -21,6 +21,7 @@ from penstock.serving.dashboard import LivePage
 from penstock.serving.feed import Feed
 from penstock.serving.questions import Questions
 from penstock.serving.triton import HOST, free_port
+from penstock.serving.words import Words
 
 UNUSED_MS = 15_000
 """A session whose browser has gone is let go after so long."""
@@ -52,9 +53,10 @@ def serve(questions: Questions, *, port: int, ready: Callable[[str], None], with
 
 def _server(feed: Feed, port: int) -> Any:
     title = f"{feed.questions.face.plant} - penstock"
+    words = Words(feed)
     try:
         return pn.serve(
-            {"/": lambda: LivePage(feed).view(), "/archive": lambda: ArchivePage(feed).view()},
+            {"/": lambda: LivePage(feed, words).view(), "/archive": lambda: ArchivePage(feed, words).view()},
             title=dict.fromkeys(("/", "/archive"), title),
             address=HOST, port=port, websocket_origin=[f"{HOST}:{port}", f"localhost:{port}"],
             show=False, start=False, verbose=False,

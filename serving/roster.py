@@ -49,9 +49,19 @@ class Roster:
         return row if spec is member.spec or spec == member.spec else -1
 
 
+def published_in(told: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """The published residents in an answer to the admin request ``members``: (name, digest) -> what is told of it."""
+    return {(str(r["name"]), str(r["digest"])): r for r in told["residents"] if r["live"]}
+
+
+def complete(told: Mapping[str, Any], specs: Specs) -> bool:
+    """Whether every published resident came with its card or is among `specs`."""
+    return all(key in specs or "card" in r for key, r in published_in(told).items())
+
+
 def roster_of(endpoint: str, told: Mapping[str, Any], specs: Specs) -> Roster:
-    """From an answer to the admin request ``members``; `specs` holds those read before, and gets the new ones."""
-    published = sorted((r for r in told["residents"] if r["live"]), key=lambda r: str(r["name"]))
+    """From an answer that is `complete`; `specs` holds those read before, and gets the new ones."""
+    published = [r for _, r in sorted(published_in(told).items())]
     members = tuple(
         Member(name=r["name"], version=r["version"], slot=r["slot"], spec=_spec(r, specs)) for r in published
     )

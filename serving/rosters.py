@@ -10,7 +10,7 @@ from typing import Any
 from penstock.data.scoring import Member
 from penstock.errors import ServingError, Unavailable
 from penstock.serving.pool import Pool
-from penstock.serving.roster import Roster, Specs, roster_of, together
+from penstock.serving.roster import Roster, Specs, complete, published_in, roster_of, together
 
 LOOK_S = 1.0
 """Between two looks at an endpoint that lacks members."""
@@ -77,8 +77,10 @@ class Rosters:
                 self.begin(endpoint)
 
     def _question(self, endpoint: str, afresh: bool) -> dict[str, Any]:
+        """Cards are not told again: those of hundreds of members are megabytes, on the thread that answers ticks."""
         known = self._known.get(endpoint)
-        return {"do": "members", "known": None if afresh or known is None else known.generation}
+        generation = None if afresh or known is None else known.generation
+        return {"do": "members", "known": generation, "have": dict(self._specs.keys())}
 
     def _take(self, endpoint: str, look: Future[dict[str, Any]]) -> None:
         if look.cancelled() or isinstance(look.exception(), ServingError):
@@ -92,9 +94,11 @@ class Rosters:
             if known is None or told["generation"] != known.generation:
                 self._forget(endpoint)  # it said so to a question that was asked before we knew better
             return
-        if len(self._specs) > KEPT * (1 + len(told["residents"])):
-            self._specs.clear()
+        if not complete(told, self._specs):
+            return  # cards it left out were let go of since it was asked; whoever needs its roster asks again
         self._known[endpoint] = roster_of(endpoint, told, self._specs)
+        if len(self._specs) > KEPT * (1 + len(told["residents"])):
+            self._specs = {key: self._specs[key] for key in published_in(told)}
         self._join()
 
     def _forget(self, endpoint: str) -> None:

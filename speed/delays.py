@@ -1,8 +1,9 @@
-"""How long ticks waited for their answer: percentiles of any number of them in a few kilobytes."""
+"""How long ticks waited: percentiles of any number of them in a few kilobytes. Time is an argument."""
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import TypedDict
 
 import numpy as np
@@ -12,6 +13,8 @@ STEP = 1.02
 LEAST_MS = 0.01
 CLASSES = 1000
 """The last one begins at 4 million ms: more than an hour."""
+CLOSES = 4096
+"""Decisions that are remembered while nothing is said; of older ones it is not told how long their ticks waited."""
 
 
 class Told(TypedDict):
@@ -29,7 +32,7 @@ class Delays:
         self._counts = np.zeros(CLASSES, np.int64)
 
     def see(self, ms: float, ticks: int) -> None:
-        """So many ticks were answered by a request that took `ms`."""
+        """So many ticks waited `ms`."""
         at = int(math.log(max(ms, LEAST_MS) / LEAST_MS) / math.log(STEP))
         self._counts[min(at, CLASSES - 1)] += ticks
 
@@ -44,3 +47,27 @@ class Delays:
             return None
         at = int(np.searchsorted(np.cumsum(self._counts), math.ceil(share * total)))
         return float(round(LEAST_MS * STEP ** (at + 0.5), 3))
+
+
+class Closes:
+    """When ticks closed, until they are said."""
+
+    def __init__(self) -> None:
+        self.delays = Delays()
+        """From a tick's close to its being said."""
+        self._closed: int | None = None
+        self._waiting: deque[tuple[int, int, float]] = deque(maxlen=CLOSES)
+        """First tick, one past the last, and when they closed."""
+
+    def close(self, closed: int, now_s: float) -> None:
+        """Ticks below `closed` are closed. What was closed before the first call is not measured."""
+        if self._closed is not None and closed > self._closed:
+            self._waiting.append((self._closed, closed, now_s))
+        self._closed = closed
+
+    def say(self, tick: int, now_s: float) -> None:
+        """`tick` is said."""
+        while self._waiting and self._waiting[0][1] <= tick:
+            self._waiting.popleft()
+        if self._waiting and self._waiting[0][0] <= tick:
+            self.delays.see(1000 * (now_s - self._waiting[0][2]), 1)

@@ -8,15 +8,22 @@ that had come when it closed.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.data.quality import Block
+from penstock.data.scoring import Member
+from penstock.data.window_form import form_of
 from penstock.data.window_spec import WindowSpec
 from penstock.errors import JournalError
 from penstock.speed.plan import ReadPlan
 from penstock.speed.shard import Rows
+
+T = TypeVar("T", bound=np.generic)
 
 
 class ShardRows:
@@ -69,7 +76,7 @@ class ShardRows:
         """Sequence of the decision that closed `tick`, which must have been brought up."""
         return next(sequence for closed, sequence in self._closes if closed > tick)
 
-    def part(self, first: int, last: int, columns: list[int]) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    def part(self, first: int, last: int, columns: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
         """Values and flags [last - first, columns] of ticks first..last-1."""
         rows = slice(first - self.first, last - self.first)
         return self._values[rows][:, columns], self._flags[rows][:, columns]
@@ -92,7 +99,8 @@ class Newest:
     def __init__(self, plan: ReadPlan) -> None:
         self.shards = {s.shard: ShardRows(plan.depth, len(s.columns)) for s in plan.shards}
         self._plan_place = plan.place()
-        self._places: dict[int, tuple[WindowSpec, list[tuple[int, int]]]] = {}
+        self._specs: dict[int, _Known] = {}
+        self._forms: dict[Hashable, int] = {}
 
     def add(self, shard: int, rows: tuple[Rows, ...]) -> None:
         """Keep what a step returned."""
@@ -117,20 +125,54 @@ class Newest:
 
     def block(self, spec: WindowSpec, first: int, last: int) -> Block:
         """The columns of a model's base tags, ticks first..last-1; begins later where rows do."""
-        places = self._places_of(spec)
-        used = sorted({shard for shard, _ in places})
-        first = max([first, *(self.shards[s].first for s in used)])
-        values = np.empty((last - first, len(places)), np.float32)
-        flags = np.empty((last - first, len(places)), np.uint16)
-        for shard in used:
-            mine = [i for i, (s, _) in enumerate(places) if s == shard]
-            columns = [places[i][1] for i in mine]
-            values[:, mine], flags[:, mine] = self.shards[shard].part(first, last, columns)
-        return Block(first=first, tags=spec.base, values=values, flags=flags)
+        return self.stack([spec], max([first, *(self.shards[s].first for s in self._known(spec).shards)]), last)
 
-    def _places_of(self, spec: WindowSpec) -> list[tuple[int, int]]:
-        """(shard, column) per base tag. Found once per spec object: hashing rules at every tick would cost more."""
-        if id(spec) not in self._places:
-            found = [self._plan_place[tag] for tag in spec.base_tags]
-            self._places[id(spec)] = spec, found  # the spec is kept, so that its id stays its own
-        return self._places[id(spec)][1]
+    def reaches_back(self, members: Sequence[Member], first: int) -> bool:
+        """Whether the rows of all that `members` read begin at tick `first` or before."""
+        used = {shard for m in members for shard in self._known(m.spec).shards}
+        return all(self.shards[shard].first <= first for shard in used)
+
+    def stack(self, specs: Sequence[WindowSpec], first: int, last: int) -> Block:
+        """Ticks first..last-1 of specs of one form, one spec's rows behind the other's, under the first one's names.
+
+        The rows must reach back to `first`; what comes behind the first spec's has no tick of its own.
+        """
+        k, b = last - first, len(specs[0].base)
+        values = np.empty((k, len(specs) * b), np.float32)
+        flags = np.empty((k, len(specs) * b), np.uint16)
+        shards, columns = (np.concatenate(p) for p in zip(*(self._known(s).places for s in specs), strict=True))
+        for shard in np.unique(shards).tolist():
+            mine = shards == shard
+            values[:, mine], flags[:, mine] = self.shards[shard].part(first, last, columns[mine])
+        return Block(first=first, tags=specs[0].base, values=_behind(values, b), flags=_behind(flags, b))
+
+    def form(self, spec: WindowSpec) -> int:
+        """Equal for specs whose windows are cut alike, from tags of other names."""
+        return self._known(spec).form
+
+    def _known(self, spec: WindowSpec) -> _Known:
+        """Found once per spec object: hashing rules at every tick would cost more."""
+        known = self._specs.get(id(spec))
+        if known is None:
+            places = np.array([self._plan_place[tag] for tag in spec.base_tags], np.int64).reshape(-1, 2).T
+            form = self._forms.setdefault(form_of(spec), len(self._forms))
+            shards = frozenset(places[0].tolist())
+            known = self._specs[id(spec)] = _Known(spec=spec, places=(places[0], places[1]), shards=shards, form=form)
+        return known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Known:
+    """What is known of a spec."""
+
+    spec: WindowSpec
+    """Kept, so that its id stays its own."""
+    places: tuple[NDArray[np.int64], NDArray[np.int64]]
+    """Shard and column per base tag."""
+    shards: frozenset[int]
+    form: int
+
+
+def _behind(columns: NDArray[T], b: int) -> NDArray[T]:
+    """[k, g * b] -> [g * k, b]: each b columns under those before."""
+    return columns.reshape(len(columns), -1, b).transpose(1, 0, 2).reshape(-1, b)

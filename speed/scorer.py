@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from penstock.data.scoring import Ask, Member, Said, Scoring
 from penstock.data.views.speed_view import SpeedView, Spoken
-from penstock.data.windows import Reason, answers_at, cut, prepare, window_hash
 from penstock.errors import ServingError
+from penstock.speed.cutting import Answers, cut_all
 from penstock.speed.delays import Delays
 from penstock.speed.plan import ReadPlan
 from penstock.speed.rows import Newest
@@ -27,35 +27,6 @@ GROUP_BYTES = 16 << 20
 """Windows of one request, roughly at most; a single tick may be larger."""
 MOVES = 3
 """Members that came, or changed, while a tick was asked for are asked for it too, so often at most."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Answers:
-    """One member over a group of ticks; n of them are answered at."""
-
-    member: Member
-    ticks: NDArray[np.int64]
-    """[n] ascending."""
-    ask: Ask | None
-    """The windows fit to be scored; None where none is."""
-    reasons: NDArray[np.uint8]
-    """[n] `Reason`."""
-    filled: NDArray[np.bool_]
-    """[n]"""
-    hashes: NDArray[np.uint64]
-    """[n] 0 where there was no window."""
-
-    def told(self, said: Said | None) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.int32]]:
-        """Values [n, O], reasons [n] and versions [n] once the answer has come."""
-        values = np.full((len(self.ticks), len(self.member.spec.targets)), np.nan, np.float32)
-        reasons, versions = self.reasons.copy(), np.full(len(self.ticks), self.member.version, np.int32)
-        asked = self.reasons == Reason.OK
-        if said is not None and said.version >= 0:
-            values[asked] = said.values
-            versions[asked] = said.version
-        reasons[asked & ~np.isfinite(values).all(axis=1)] = Reason.NO_ANSWER
-        values[reasons != Reason.OK] = np.nan
-        return values, reasons, versions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +59,9 @@ class Scorer:
             if not self._covers(plan, members):
                 return PlanTooSmall(members=members)
             last = last or min(newest.bring_up(tick), tick + min(self._most, _group(members)))
-            told = {m.name: _kept(told.get(m.name), m) or _cut(m, newest, tick, last) for m in members}
+            kept = {m.name: k for m in members if (k := _kept(told.get(m.name), m)) is not None}
+            cut = cut_all([m for m in members if m.name not in kept], newest, tick, last)
+            told = {m.name: kept.get(m.name) or (cut[m.name], None) for m in members}
             self._ask(told, last - tick)
             asked, members = members, self._scoring.members()
             if members is asked:
@@ -133,31 +106,6 @@ def _kept(told: tuple[Answers, Said | None] | None, member: Member) -> tuple[Ans
     answers, said = told
     same = answers.member == member if said is None else said.version == member.version
     return told if same and (said is not None or answers.ask is None) else None
-
-
-def _cut(member: Member, newest: Newest, first: int, last: int) -> tuple[Answers, Said | None]:
-    return cut_answers(member, newest, first, last), None
-
-
-def cut_answers(member: Member, newest: Newest, first: int, last: int) -> Answers:
-    """The member's windows at ticks first..last-1 of those it answers at."""
-    spec = member.spec
-    candidates = np.arange(first, last, dtype=np.int64)
-    ticks = candidates[answers_at(spec, candidates)]
-    if not len(ticks):
-        none = np.empty(0)
-        return Answers(
-            member=member, ticks=ticks, ask=None, reasons=none.astype(np.uint8),
-            filled=none.astype(bool), hashes=none.astype(np.uint64),
-        )  # fmt: skip
-    block = newest.block(spec, int(ticks[0]) - spec.depth + 1, int(ticks[-1]) + 1)
-    windows = cut(spec, prepare(spec, block), ticks)
-    fit = windows.reason == Reason.OK
-    x = np.ascontiguousarray(windows.x[fit])
-    hashes = np.zeros(len(ticks), np.uint64)
-    hashes[fit] = window_hash(x)
-    ask = Ask(member=member, windows=x) if len(x) else None
-    return Answers(member=member, ticks=ticks, ask=ask, reasons=windows.reason, filled=windows.filled, hashes=hashes)
 
 
 def speak(told: Sequence[tuple[Answers, Said | None]], newest: Newest, first: int, last: int) -> Iterator[Spoken]:

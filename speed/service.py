@@ -23,6 +23,7 @@ from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason
 from penstock.errors import PenstockError, ServingError, SiteError
 from penstock.speed.clock import begin_of
+from penstock.speed.delays import Closes
 from penstock.speed.following import POLL_S, Following, Place
 from penstock.speed.intake import Intake
 from penstock.speed.plan import ReadPlan, forget_plans
@@ -71,6 +72,7 @@ class Service:
         self._stopped_at: float | None = None
         self._counts = _Counts()
         self._rate = Rate(period_s=setup.grid.period_ns / 1e9)
+        self._closes = Closes()
         self._workers: set[str] = set()
         self._started_workers = 0
         self._following: Following | None = None
@@ -135,6 +137,7 @@ class Service:
             rereadings=counts.rereadings,
             ended=self._ended,
             tick_ms=self._scorer.delays.told(),
+            said_ms=self._closes.delays.told(),
         )
 
     # Into the journal
@@ -147,6 +150,8 @@ class Service:
             self._intake_done = True
 
     def _appended(self) -> None:
+        if (closed := self._intake.clock.closed) is not None:
+            self._closes.close(closed, time.monotonic())
         if self._following is not None:
             self._following.ring()
 
@@ -214,7 +219,9 @@ class Service:
         if said and counts.first_prediction_ns is None:
             counts.first_prediction_ns = self._setup.now()
         counts.predictions += said
+        now_s = time.monotonic()
         for s in spoken:
+            self._closes.say(s.tick, now_s)
             names = (name for name, _ in s.members)
             counts.members.update(zip(names, s.versions.tolist(), strict=True))
             self._setup.on_tick(s)

@@ -14,11 +14,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from penstock.data.archive import Archive
 from penstock.data.grid import Cells
 from penstock.data.journal import Journal, Kind, Record
-from penstock.data.quality import Block, assess
+from penstock.data.quality import Block, assess_last
 from penstock.errors import PenstockError
 from penstock.speed.plan import ShardPlan, load_plan
 from penstock.speed.ring import Ring
@@ -142,23 +143,21 @@ def _stages(start: int | None, stop: int, chunk: int) -> Iterator[int]:
 def _rows(ring: Ring, plan: ShardPlan, first: int, closes: list[tuple[int, int]]) -> Rows:
     closed = ring.closed
     assert closed is not None
-    first = min(first, closed)
-    if not plan.columns:
-        empty = np.empty((closed - first, 0))
-        block = Block(first=first, tags=(), values=empty.astype(np.float32), flags=empty.astype(np.uint16))
-    else:
-        begin = first - plan.reach
-        block = assess(_spread(ring.rows(begin, closed), plan), plan.rules).rows(first, closed)
-    return Rows(closed=closed, block=block, closes=tuple(closes))
+
+    def look(begin: int, columns: NDArray[np.intp]) -> Cells:
+        return _spread(ring.rows(begin, closed), plan, columns)
+
+    return Rows(closed=closed, block=assess_last(look, plan.rules, min(first, closed), closed), closes=tuple(closes))
 
 
-def _spread(cells: Cells, plan: ShardPlan) -> Cells:
-    """Cells of the distinct tags -> cells of the plan's columns."""
-    if np.array_equal(plan.distinct, plan.ids):
+def _spread(cells: Cells, plan: ShardPlan, columns: NDArray[np.intp]) -> Cells:
+    """Cells of the distinct tags -> cells of these of the plan's columns."""
+    ids = plan.ids[columns]
+    if np.array_equal(plan.distinct, ids):
         return cells
-    spread = Cells.empty(cells.first, len(cells.values), len(plan.ids), plan.dtype)
-    known = np.flatnonzero(plan.ids >= 0)
-    at = np.searchsorted(plan.distinct, plan.ids[known])
+    spread = Cells.empty(cells.first, len(cells.values), len(ids), plan.dtype)
+    known = np.flatnonzero(ids >= 0)
+    at = np.searchsorted(plan.distinct, ids[known])
     spread.values[:, known] = cells.values[:, at]
     spread.quality[:, known] = cells.quality[:, at]
     spread.offset[:, known] = cells.offset[:, at]

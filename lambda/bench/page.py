@@ -43,6 +43,8 @@ WARM_UP = 0.2
 """Share of the time with the page in which its memory may still rise: caches, the arenas of the allocator."""
 GROWTH_MB = 5.0
 """Goal: what the page may grow by in ten minutes."""
+CPU_PERCENT = 15.0
+"""Goal: what the page may use of a core."""
 DELAY_MS = 100.0
 """Goal: what the slowest ticks may lose by the page; a tenth of a tick."""
 Told = Callable[[str], None]
@@ -159,7 +161,7 @@ def _rows(wish: Wish, beat: Beat, seen: Seen) -> list[Row]:
     return [
         Row(what="page memory growth after the warm-up", unit="MB/10 min", ours=round(growth, 2), goal=GROWTH_MB),
         Row(what="page memory at the end", unit="MB", ours=round(float(sizes[-1]), 1)),
-        Row(what="page CPU", unit="% of a core", ours=round(100 * seen.cpu_s / shown_s, 1)),
+        Row(what="page CPU", unit="% of a core", ours=round(100 * seen.cpu_s / shown_s, 1), goal=CPU_PERCENT),
         Row(what="tick delay p50, page open", unit="ms", ours=middles[1], peers={"without a page": middles[0]}),
         Row(
             what="tick delay p99, page open", unit="ms", ours=ends[1], peers={"without a page": ends[0]},

@@ -12,7 +12,7 @@ Triton, imports nothing of penstock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -85,9 +85,16 @@ class Group:
 
     def run(self, rows: Ints, windows: F32, cancelled: Cancelled) -> F32:
         """rows [n], any of them several times, windows [n, T, F] -> [n, O]. Raises Stopped when the caller has gone."""
+        return self._execute(_pieces(np.asarray(rows, np.int64), self.variant.jobs), windows, cancelled)
+
+    def run_one(self, row: int, windows: F32, cancelled: Cancelled) -> F32:
+        """Many windows of one member: windows [n, T, F] -> [n, O]."""
+        return self._execute(_pieces_of_one(row, len(windows), self.variant.jobs), windows, cancelled)
+
+    def _execute(self, pieces: Iterable[_Piece], windows: F32, cancelled: Cancelled) -> F32:
         windows = np.require(windows, np.float32, ["C", "A", "W"])
-        out = np.empty((len(rows), self.shape.outputs), np.float32)
-        left = deque(_pieces(np.asarray(rows, np.int64), self.variant.jobs))
+        out = np.empty((len(windows), self.shape.outputs), np.float32)
+        left = deque(pieces)
         gone = False
 
         def work(stop: Callable[[], bool]) -> None:
@@ -111,10 +118,6 @@ class Group:
         if gone:
             raise Stopped
         return out
-
-    def run_one(self, row: int, windows: F32, cancelled: Cancelled) -> F32:
-        """Many windows of one member: windows [n, T, F] -> [n, O]."""
-        return self.run(np.full(len(windows), row), windows, cancelled)
 
     def _block(self, arrays: Sequence[F32]) -> Block:
         return Block(arrays=tuple(arrays), ready=self.variant.ready(arrays))
@@ -147,6 +150,18 @@ def _pieces(rows: Ints, most: int) -> Iterator[_Piece]:
         position = np.where(inside, np.repeat(starts[chosen], jobs)[:, None] + offset, 0)
         at = np.where(inside, order[position] if len(position) else position, -1)
         yield from _by_block(member, at, most)
+
+
+def _pieces_of_one(row: int, count: int, most: int) -> Iterator[_Piece]:
+    """The calls for so many windows of one member."""
+    depth = DEPTHS[0] if count == 1 else DEPTHS[-1]
+    block, place = divmod(int(row), BLOCK)
+    at = np.full(-(-count // depth) * depth, -1)
+    at[:count] = np.arange(count)
+    at = at.reshape(-1, depth)
+    for begin in range(0, len(at), most):
+        part = at[begin : begin + most]
+        yield _Piece(block, np.full(len(part), place), part)
 
 
 def _by_block(member: Ints, at: Ints, most: int) -> Iterator[_Piece]:

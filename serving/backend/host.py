@@ -5,6 +5,7 @@ Imports no TensorFlow, so that a process that only talks to another one stays sm
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -14,6 +15,23 @@ from numpy.typing import NDArray
 F32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Cancelled = Callable[[], bool]
+
+
+ASKED_S = 0.005
+"""How long work goes on before anybody asks again whether its caller has gone: Triton's answer takes 0.05 ms."""
+
+
+def seldom(ask: Cancelled) -> Cancelled:
+    """`ask`, at most every ASKED_S; the first time so long after now."""
+    known, next_at = False, time.monotonic() + ASKED_S
+
+    def cancelled() -> bool:
+        nonlocal known, next_at
+        if not known and (now := time.monotonic()) >= next_at:
+            known, next_at = ask(), now + ASKED_S
+        return known
+
+    return cancelled
 
 
 class Stopped(Exception):

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from .framing import unpack
 from .golden import Refusal
-from .host import Stopped
+from .host import Stopped, seldom
 from .slots import Slots
 from .tick import answer_tick
 from .view import Resident, View
@@ -67,8 +67,6 @@ class TritonPythonModel:
     def _respond(self, request: Any) -> Any:
         codes = pb_utils.TritonError
         try:
-            if request.is_cancelled():
-                raise Stopped
             return pb_utils.InferenceResponse(self._answer(request))
         except Stopped:
             self.dropped += 1
@@ -86,9 +84,13 @@ class TritonPythonModel:
             return [_tensor("answer", np.frombuffer(json.dumps(answer).encode(), np.uint8))]
         view = self.slots.view
         if "slots" in given:
+            if request.is_cancelled():  # it waited in vain: asked at once, as a whole fleet's tick costs milliseconds
+                raise Stopped
             slots = _array(given["slots"])
             self.slots.used_at[slots[(slots >= 0) & (slots < self.slots.capacity)]] = time.monotonic()
-            answers = answer_tick(view, slots, _array(given["shapes"]), _array(given["rows"]), request.is_cancelled)
+            answers = answer_tick(
+                view, slots, _array(given["shapes"]), _array(given["rows"]), seldom(request.is_cancelled)
+            )
             return [_tensor(name, value) for name, value in answers.items()]
         return self._alias(view, given, request)
 
@@ -107,7 +109,7 @@ class TritonPythonModel:
             raise ValueError(f"{resident.name}: windows are {windows.shape}, expected [n, *{resident.shape[:2]}]")
         if len(windows) > ALIAS_WINDOWS:
             raise ValueError(f"{resident.name}: {len(windows)} windows at once, at most {ALIAS_WINDOWS}: ask in pieces")
-        values = view.hosts[resident.host].run_one(resident.row, windows, request.is_cancelled)
+        values = view.hosts[resident.host].run_one(resident.row, windows, seldom(request.is_cancelled))
         outputs: dict[str, NDArray[Any]] = {
             f"prediction.{slot}": values,
             f"version.{slot}": np.array([resident.version], np.int64),
@@ -154,9 +156,10 @@ class TritonPythonModel:
             return {"generation": view.generation}
         live = set(view.published.values())
         residents = [_described(r) | {"live": r.slot in live} for r in view.residents.values()]
-        for r in residents if have is not None else ():
-            if not r["live"] or have.get(r["name"]) == r["digest"]:
-                del r["card"]
+        if have is not None:
+            for r in residents:
+                if not r["live"] or have.get(r["name"]) == r["digest"]:
+                    del r["card"]
         return {"generation": view.generation, "residents": residents}
 
     def _canary(self, name: str | None) -> dict[str, Any]:

@@ -8,11 +8,12 @@ import window_model
 import window_strategies as ws
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from penstock.data.frame import BAD, UNCERTAIN
 from penstock.data.grid import LATE, PRESENT, Cells
 from penstock.data.plant import Tag
-from penstock.data.quality import Block, Flag, Rules, assess
+from penstock.data.quality import Block, Flag, Look, Rules, assess, assess_last
 
 NAN = float("nan")
 MINUTE = ws.PERIOD_NS
@@ -179,3 +180,46 @@ def test_reach_is_not_too_generous(rule: dict[str, float]) -> None:
         if short != assess(cells, rules).flags[-1, 0]:
             return
     pytest.fail("the first row of the reach never mattered")
+
+
+def look_into(cells: Cells, looked: list[tuple[int, int]]) -> Look:
+    """What a ring gives; `looked` gets (first tick, columns) of each look."""
+
+    def look(begin: int, columns: NDArray[np.intp]) -> Cells:
+        rows = cells.rows(begin, cells.last)
+        looked.append((begin, len(columns)))
+        parts = {name: getattr(rows, name)[:, columns] for name in ("values", "quality", "offset")}
+        return Cells(first=begin, **parts)
+
+    return look
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_the_last_rows_looked_at_from_as_near_as_may_be_have_the_same_bits(data: st.DataObject) -> None:
+    dtype = data.draw(st.sampled_from(["float32", "float64"]))
+    tags = [data.draw(ws.tags(name, dtype)) for name in "ABC"]
+    rules = Rules.of(tags, MINUTE)
+    wanted = data.draw(st.integers(1, 20))
+    cells = data.draw(ws.cells(rules.reach + wanted, [dtype] * 3))
+    first, looks = cells.last - wanted, data.draw(st.sampled_from([(0, 2), (1, 2), (2, 3), (16, 8)]))
+    last_rows = assess_last(look_into(cells, []), rules, first, cells.last, looks=looks)
+    same(last_rows, assess(cells, rules).rows(first, cells.last))
+
+
+def test_only_the_columns_in_doubt_are_looked_at_from_further_back() -> None:
+    tags = [Tag(name=name, flat_after_ns=1000 * MINUTE, max_gap_ns=10 * MINUTE) for name in "ABC"]
+    rules = Rules.of(tags, MINUTE)
+    cells = Cells.empty(0, rules.reach + 1, 3)
+    cells.values[:] = np.arange(rules.reach + 1)[:, None]
+    cells.values[:, 1] = 5  # stuck: only the whole reach can tell for how long
+    cells.values[-100:, 2] = 5  # stood still for a while
+    cells.quality[:] = PRESENT
+    looked: list[tuple[int, int]] = []
+    block = assess_last(look_into(cells, looked), rules, rules.reach, cells.last)
+    assert [Flag(int(f)) for f in block.flags[0]] == [0, Flag.FLAT | Flag.BAD, 0]
+    assert looked == [(rules.reach - 16, 3), (rules.reach - 128, 2), (0, 1)]
+
+
+def test_no_tags_have_no_last_rows_to_look_at() -> None:
+    assert assess_last(look_into(Cells.empty(0, 9, 0), []), Rules.of([], MINUTE), 4, 9).values.shape == (5, 0)

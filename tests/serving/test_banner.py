@@ -14,7 +14,7 @@ from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.page import questions
 from penstock.serving import banner
 from penstock.serving.feed import Moment
-from penstock.serving.questions import Choice, Face, Standing, Trace
+from penstock.serving.questions import Choice, Entry, Face, Standing, Trace
 from penstock.site import Site
 
 CHOICE = Choice(label="nox", model="nox", column=0, target="NOX", unit="mg/m3")
@@ -92,6 +92,23 @@ def test_a_withheld_prediction_is_not_replaced_by_an_older_one() -> None:
     nothing = words(banner.now(FACE, MOMENT, CHOICE, trace([], [])))
     assert "prediction of NOX none yet" in nothing
     assert "no truth beside a prediction" in nothing
+
+
+def test_an_age_runs_on_in_the_browser() -> None:
+    hung = replace(MOMENT, stale=True, data_age_s=19.0)
+    since = f'<time data-since="{MOMENT.wall_s - 19:.2f}">19 s</time>'
+    assert since in banner.top(FACE, hung, "live")
+    later = replace(hung, wall_s=MOMENT.wall_s + 7, data_age_s=26.0)
+    assert since.replace("19 s", "26 s") in banner.tiles(FACE, later, CHOICE, None)
+
+
+def test_a_sheet_stays_as_it_is_while_only_values_change() -> None:
+    fine = Entry(choice=CHOICE, version=1, deployed=1, trained="2014-01-01", prediction=61.5, reason="OK", filled=False)
+    other = replace(fine, choice=replace(CHOICE, label="co", model="co"), prediction=np.nan, reason="BAD_INPUT")
+    assert banner.values([fine, other]) == f"{banner.HOLE}61.50"  # the abnormal one first
+    assert banner.sheet([fine, other]).count(banner.HOLE) == 2
+    assert banner.sheet([replace(fine, prediction=7.0), other]) == banner.sheet([fine, other])
+    assert banner.sheet([fine, fine]) != banner.sheet([fine, other])
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,14 @@
 3. The stream hangs: within two ticks the page says stale, and how old the data are.
 4. The archive page shows all, zooms into single readings, pans; a spike is never lost.
 5. No console error; the process ends cleanly.
+
+Ages and clock run on in the browser, also when the server hangs: then the page says that it is frozen.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +27,8 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
+
+from penstock.page_process import PageProcess
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 FLAGS = (
@@ -198,3 +203,33 @@ def test_a_person_watches_the_plant(address: str, voice: Voice, browser: Browser
 
     # 5
     assert browser.errors() == []
+
+
+@pytest.mark.timeout(120)
+def test_the_browser_lets_ages_run_on_and_says_when_its_server_hangs(
+    site: Path, voice: Voice, browser: Browser
+) -> None:
+    with PageProcess(site) as page:
+        browser.driver.get(page.address)
+        until("a prediction", lambda: "flow@1" in browser.text())
+        value = browser.find("td.v").text
+        until("moving values in the sheet", lambda: browser.find("td.v").text != value)
+        assert "FROZEN" not in browser.text()
+        os.kill(page.pid, signal.SIGSTOP)
+        try:
+            until("frozen", lambda: "THIS PAGE IS FROZEN" in browser.text())
+            until("an older age", lambda: seconds(browser, "data age") > 4)
+            clock = browser.find("[data-clock]").text
+            until("a later clock", lambda: browser.find("[data-clock]").text > clock)
+        finally:
+            os.kill(page.pid, signal.SIGCONT)
+        until("a page that moves again", lambda: "FROZEN" not in browser.text())
+        until("young data", lambda: seconds(browser, "data age") < 2)
+        assert browser.errors() == []
+
+
+def seconds(browser: Browser, name: str) -> float:
+    """The age in a tile, below ten minutes."""
+    found = re.search(rf"{name} (?:▲ )?([\d.]+) s", browser.text())
+    assert found is not None, browser.text()
+    return float(found[1])

@@ -99,6 +99,7 @@ def test_a_replay_is_said_and_archived(scheduler: str, tmp_path: Path) -> None:
     assert report.readings == len(small.rows(0, TICKS, SEED))
     assert told == list(range(TICKS))
     assert (report.ticks, report.failed_requests, report.late) == (TICKS, 0, 0)
+    assert 0 < report.said_ms["count"] < TICKS  # the first decision closes ticks of before, which are not measured
     assert report.predictions > 0
     assert_said(tmp_path)
     archive, journal = Archive.open(tmp_path / "archive"), Journal.open(tmp_path / "journal")

@@ -21,9 +21,9 @@ from penstock.data.scoring import Member
 from penstock.data.windows import answers_at, cut, prepare, window_hash
 from penstock.speed import shard
 from penstock.speed.clock import begin_of
+from penstock.speed.cutting import cut_all
 from penstock.speed.plan import ReadPlan
 from penstock.speed.rows import Newest
-from penstock.speed.scorer import cut_answers
 from penstock.speed.shard import Failure, Step, attempt, run_step
 
 Told = dict[tuple[str, int], tuple[int, bool, int]]
@@ -105,10 +105,9 @@ def by_steps(site: Path, journal: Journal, archive: Archive, rng: np.random.Gene
                     drain(journal, archive, small.LAYOUT, stop=int(rng.integers(0, journal.tail + 1)))
         while newest.ready(tick):
             last = min(newest.bring_up(tick), tick + int(rng.integers(1, 9)))
-            for member in small.MEMBERS:
-                a = cut_answers(member, newest, tick, last)
+            for name, a in cut_all(small.MEMBERS, newest, tick, last).items():
                 for i, t in enumerate(a.ticks.tolist()):
-                    told[member.name, t] = int(a.reasons[i]), bool(a.filled[i]), int(a.hashes[i])
+                    told[name, t] = int(a.reasons[i]), bool(a.filled[i]), int(a.hashes[i])
             position = newest.position(last - 1)
             tick = last
     return told

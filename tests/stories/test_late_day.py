@@ -27,9 +27,9 @@ from penstock.data.scoring import Member
 from penstock.data.views.speed_view import SpeedView
 from penstock.data.windows import WindowSpec
 from penstock.site import Site
+from penstock.speed.cutting import cut_all
 from penstock.speed.plan import ReadPlan
 from penstock.speed.rows import Newest
-from penstock.speed.scorer import cut_answers
 from penstock.speed.shard import Step, run_step
 
 LAST = TICKS + 200
@@ -125,9 +125,8 @@ def check_windows(folder: Path, members: list[Member], newest: Newest, first: in
     while tick < last:
         assert newest.ready(tick)
         ready = min(newest.bring_up(tick), last)
-        for member in members:
-            again = cut_answers(member, newest, tick, ready)
-            rows = said[member.name]
+        for name, again in cut_all(members, newest, tick, ready).items():
+            rows = said[name]
             at = np.searchsorted(rows.ticks, again.ticks)
             assert rows.ticks[at].tolist() == again.ticks.tolist()
             assert rows.reasons[at].tolist() == again.reasons.tolist()

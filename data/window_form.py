@@ -1,0 +1,53 @@
+"""When two specs cut their windows alike and differ only in the names of what they read.
+
+The models of a fleet do: one template, a unit's tags each. Whoever has the rows of such models may prepare and cut
+them together, under the names of any one of them.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Hashable, Mapping
+
+from penstock.data.expressions import names
+from penstock.data.window_spec import WindowSpec
+
+
+def form_of(spec: WindowSpec) -> Hashable:
+    """Everything that `prepare` and `cut` go by, with a tag's place among `base` and `derived` for its name."""
+    place = {name: i for i, name in enumerate([*spec.base, *(t.name for t in spec.derived)])}
+
+    features = tuple((place[f.tag], f.lag, f.steps) for f in spec.features)
+    derived = tuple((_placed(t.expr, place), t.range) for t in spec.derived)
+    rows = spec.period_ns, spec.length, spec.stride, spec.every, len(spec.base)
+    return rows, features, derived, _placed(spec.when, place)
+
+
+def _placed(text: str | None, place: Mapping[str, int]) -> str | None:
+    """An expression's arithmetic with places for names. Raises ExpressionError."""
+    if text is None:
+        return None
+    names(text)  # refuses what is no expression, so that the rest may trust the tree
+    return ast.dump(_Placed(place).visit(ast.parse(text.strip(), mode="eval").body))
+
+
+class _Placed(ast.NodeTransformer):
+    """A tag's place instead of its name, however it is written."""
+
+    def __init__(self, place: Mapping[str, int]) -> None:
+        self.place = place
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self._at(node.id)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        return self._at(ast.unparse(node))
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        if isinstance(node.func, ast.Name) and node.func.id == "tag":
+            return self._at(ast.literal_eval(node.args[0]))
+        node.args = [self.visit(argument) for argument in node.args]  # a function keeps its name
+        return node
+
+    def _at(self, name: str) -> ast.expr:
+        return ast.Name(id=str(self.place[name]), ctx=ast.Load())

@@ -1,0 +1,56 @@
+"""From a site's store to Triton, and into its list of deployments: one model, many, or none any more."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from penstock.data.deployments import Action
+from penstock.data.models import Artifact
+from penstock.errors import ModelNotFound, Refused
+from penstock.pipeline import Progress
+from penstock.serving.deploy import Deployer
+
+if TYPE_CHECKING:
+    from penstock.site import Site
+
+
+def one(site: Site, artifact: Artifact) -> dict[str, Any]:
+    """`artifact` answers on every endpoint. Raises Refused, ServingError; the version before it then still answers."""
+    before = site.models.champion(artifact.name)
+    with Deployer(site.parts.endpoints()) as deployer:
+        done = deployer.deploy(artifact)
+    _record(site, artifact, before)
+    return {"live": f"{done.name}@{done.version}", "before": before, "slots": list(done.slots)}
+
+
+def many(site: Site, artifacts: Sequence[Artifact], progress: Progress | None) -> dict[str, Any]:
+    """Each goes live by itself and is recorded at once; the refused ones are told at the end."""
+    live, refused = [], {}
+    with Deployer(site.parts.endpoints()) as deployer:
+        for artifact, done in zip(artifacts, deployer.deploy_all(artifacts), strict=True):
+            if isinstance(done, Refused):
+                refused[artifact.name] = str(done)
+            else:
+                _record(site, artifact, site.models.champion(artifact.name))
+                live.append(f"{done.name}@{done.version}")
+            if progress is not None:
+                progress(len(live) + len(refused), len(artifacts), artifact.name)
+    return {"live": live, "refused": refused}
+
+
+def none(site: Site, name: str) -> dict[str, Any]:
+    """`name` answers no more. Raises ModelNotFound for one that does not."""
+    champion = site.models.champion(name)
+    if champion is None:
+        raise ModelNotFound(f"{name}: is not live; see: penstock models")
+    with Deployer(site.parts.endpoints()) as deployer:
+        deployer.undeploy(name)
+    site.models.record(name, champion, "undeploy", getpass.getuser())
+    return {"undeployed": f"{name}@{champion}"}
+
+
+def _record(site: Site, artifact: Artifact, before: int | None) -> None:
+    action: Action = "rollback" if before is not None and artifact.version < before else "deploy"
+    site.models.record(artifact.name, artifact.version, action, getpass.getuser())
