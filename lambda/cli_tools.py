@@ -1,4 +1,4 @@
-"""Commands around a site: export, compare, doctor. `cli` puts them beside its own."""
+"""Commands around a site: export, compare, doctor, size. `cli` puts them beside its own."""
 
 from __future__ import annotations
 
@@ -88,4 +88,37 @@ def doctor(
     wrong = sum(finding["state"] == "wrong" for finding in findings)
     show({"findings": findings, "wrong": wrong}, as_json, doctor_table(findings))
     if wrong:
+        raise typer.Exit(1)
+
+
+@app.command()
+def size(
+    tags: Annotated[int, typer.Option(min=1, help="Sensors of the plant.")],
+    models: Annotated[int, typer.Option(min=0, help="LSTMs, each answering at every tick.")],
+    tick: Annotated[str, typer.Option(help="Time between two ticks, as plant.toml has it: 1s, 500ms, 1min.")] = "1s",
+    window: Annotated[int, typer.Option(min=1, help="Rows of a model's window.")] = 60,
+    inputs: Annotated[int, typer.Option(min=1, help="Inputs of a model, its past target among them.")] = 32,
+    units: Annotated[int, typer.Option(min=1, help="Units of a layer.")] = 64,
+    layers: Annotated[int, typer.Option(min=1, help="LSTM layers.")] = 1,
+    keep: Annotated[str, typer.Option(help="History that the disk is to hold: 30d, 1y.")] = "30d",
+    disk: Annotated[Path, typer.Option(help="A folder on the disk where the site is to be.")] = HERE,
+    probe: Annotated[bool, typer.Option(help="Measure this machine for some seconds; else constants.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Tell whether this machine holds a plant: processor, memory, disk and time, and what to change. Needs no site.
+
+    Exit code 0: it fits; 1: it does not. Above 70 % it fits, but is tight. The test of the
+    disk leaves no file; compiled code stays in penstock's cache.
+    Example: penstock size --tags 2000 --models 200 --tick 1s --keep 90d
+    """
+    from penstock.screen import show, size_table
+    from penstock.size_report import sized
+
+    words = {"tags": tags, "models": models, "rows": window, "inputs": inputs, "units": units, "layers": layers}
+    answer = sized(words, tick=tick, keep=keep, disk=disk, probe=probe)
+    show(answer, as_json, size_table(answer))
+    if not as_json:
+        for text in answer["changes"]:
+            typer.echo(f"  {text}")
+    if not answer["fits"]:
         raise typer.Exit(1)

@@ -177,6 +177,24 @@ def doctor_table(findings: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def size_table(answer: Mapping[str, Any]) -> Table:
+    """One row per resource that a plant needs."""
+    table = _table("resource", "unit", "needs", "there is", "share", "", "of which")
+    for row in answer["needs"]:
+        share = "" if row["share"] is None else _percent(row["share"])
+        state = {"ok": "", "tight": "tight", "no": "NO"}[row["state"]]
+        parts = ", ".join(f"{name} {_figure(part)}" for name, part in row["parts"].items())
+        what = "; ".join(text for text in (row["what"], parts) if text)
+        figures = (_figure(row[key]) for key in ("need", "have"))
+        table.add_row(row["resource"], row["unit"], *figures, share, state, _cell(what))
+    machine, fits = answer["machine"], "it fits" if answer["fits"] else "it does NOT fit"
+    measured = ", ".join(machine["measured"]) or "nothing"
+    table.caption = (
+        f"{fits}; measured on this machine just now: {measured}; the rest are constants (docs/operations.md)"
+    )
+    return table
+
+
 def bench_table(told: Mapping[str, Any]) -> Table:
     """One row per figure of a benchmark, and the machine it was measured on."""
     table = _table("figure", "unit", "ours", "others", "goal", "met")
@@ -228,6 +246,10 @@ def _figure(value: float | None) -> str:
     if value is None or math.isnan(value):
         return ""
     return f"{value:.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def _percent(share: float) -> str:
+    return "under 0.1 %" if share < 0.001 else f"{100 * share:,.1f} %"
 
 
 def _shortest(value: float | None) -> str:

@@ -92,7 +92,7 @@ class Group:
         return self._execute(_pieces_of_one(row, len(windows), self.variant.jobs), windows, cancelled)
 
     def _execute(self, pieces: Iterable[_Piece], windows: F32, cancelled: Cancelled) -> F32:
-        windows = np.require(windows, np.float32, ["C", "A", "W"])
+        windows = np.ascontiguousarray(windows, np.float32)
         out = np.empty((len(windows), self.shape.outputs), np.float32)
         left = deque(pieces)
         gone = False
@@ -156,9 +156,9 @@ def _pieces_of_one(row: int, count: int, most: int) -> Iterator[_Piece]:
     """The calls for so many windows of one member."""
     depth = DEPTHS[0] if count == 1 else DEPTHS[-1]
     block, place = divmod(int(row), BLOCK)
-    at = np.full(-(-count // depth) * depth, -1)
-    at[:count] = np.arange(count)
-    at = at.reshape(-1, depth)
+    flat = np.full(-(-count // depth) * depth, -1)
+    flat[:count] = np.arange(count)
+    at = flat.reshape(-1, depth)
     for begin in range(0, len(at), most):
         part = at[begin : begin + most]
         yield _Piece(block, np.full(len(part), place), part)

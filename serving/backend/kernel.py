@@ -33,13 +33,14 @@ weights: 5e-10 in exact arithmetic, 3.3e-7 in float32."""
 HALF = np.float32(0.5)
 EIGHT = 8
 """Rows of a matrix that are read in one pass; filled up with zeros where it has fewer."""
+_OPTIONS: dict[str, Any] = {"nogil": True, "cache": CACHED, "error_model": "numpy", "fastmath": {"contract"}}
+"""`error_model`: a division by zero gives infinity, as in numpy; a check for it would keep loops scalar."""
 LINE = 16
 """Arrays of a member begin at multiples of so many numbers: 64 bytes, a line of the processor's cache."""
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
-    """`error_model`: a division by zero gives infinity, as in numpy; a check for it would keep loops scalar."""
-    return numba.njit(nogil=True, cache=CACHED, error_model="numpy", fastmath={"contract"})(function)
+    return numba.njit(**_OPTIONS)(function)
 
 
 @_compiled
@@ -186,13 +187,12 @@ def _head(weights: Any, units: int, h: Any, z: Any, windows: Any, at: Any, out: 
             out[at[n], o] = y
 
 
-_F1, _F2, _F3 = numba.float32[::1], numba.float32[:, ::1], numba.float32[:, :, ::1]
-_I1, _I2 = numba.int64[::1], numba.int64[:, ::1]
+_F2, _I1, _I2 = numba.float32[:, ::1], numba.int64[::1], numba.int64[:, ::1]
+_READ = numba.types.Array(numba.float32, 3, "C", readonly=True)
+"""Windows as Triton hands them over, not copied."""
 
 
-@numba.njit(
-    numba.void(_F2, _I1, _I1, _I2, _F3, _F2), nogil=True, cache=CACHED, error_model="numpy", fastmath={"contract"}
-)
+@numba.njit(numba.void(_F2, _I1, _I1, _I2, _READ, _F2), **_OPTIONS)  # type: ignore[untyped-decorator, unused-ignore]
 def answer(pack: Any, units: Any, index: Any, at: Any, windows: Any, out: Any) -> None:
     """out [at] = answers to windows [at], float32, without the GIL.
 

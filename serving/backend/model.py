@@ -89,7 +89,7 @@ class TritonPythonModel:
             slots = _array(given["slots"])
             self.slots.used_at[slots[(slots >= 0) & (slots < self.slots.capacity)]] = time.monotonic()
             answers = answer_tick(
-                view, slots, _array(given["shapes"]), _array(given["rows"]), seldom(request.is_cancelled)
+                view, slots, _array(given["shapes"]), np.from_dlpack(given["rows"]), seldom(request.is_cancelled)
             )
             return [_tensor(name, value) for name, value in answers.items()]
         return self._alias(view, given, request)
