@@ -89,7 +89,7 @@ class TritonSettings(_Section):
         default=(), strict=False, description='a list of host:port, such as ["10.0.0.5:8001"]'
     )
     """host:port of running servers; none: one is started on this machine."""
-    capacity: int = Field(default=256, ge=1, description="a whole number from 1")
+    capacity: int = Field(default=4096, ge=1, description="a whole number from 1")
     """Slots for models per shape."""
 
 

@@ -7,22 +7,25 @@ always be loaded again.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from penstock.errors import BadAnswer
 from penstock.serving.pool import Pool
 from penstock.serving.repository import alias_config
 
+LOADS = 4
+"""Aliases that are loaded at once: Triton takes some milliseconds for each, most of them waiting."""
+
 
 def restore(pool: Pool) -> list[str]:
     """Load the alias of every published member that has none, or a wrong one; their names."""
     slots = {m.name: (m.version, m.parameters.get("slot")) for m in pool.models()}
-    loaded = []
-    for name, resident in live(pool).items():
-        if slots.get(name) != (resident["version"], resident["slot"]):
-            load_alias(pool, resident)
-            loaded.append(name)
-    return loaded
+    missing = {name: r for name, r in live(pool).items() if slots.get(name) != (r["version"], r["slot"])}
+    with ThreadPoolExecutor(LOADS) as side_by_side:
+        list(side_by_side.map(partial(load_alias, pool), missing.values()))
+    return list(missing)
 
 
 def residents(pool: Pool) -> list[dict[str, Any]]:

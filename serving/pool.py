@@ -24,7 +24,7 @@ from penstock.serving.loop import Loop
 from penstock.serving.outcomes import kind_of
 from penstock.serving.stats import EndpointStats, Stats
 from penstock.serving.tally import Tally
-from penstock.serving.wire import Call, Prediction, TickAnswer
+from penstock.serving.wire import Call, Prediction, Streamed, TickAnswer
 
 R = TypeVar("R")
 Slots = NDArray[np.int32] | Mapping[str, NDArray[np.int32]]
@@ -71,13 +71,16 @@ class Pool:
         """`predict`, awaited from any event loop."""
         return await self._loop.join(self._predict(model, window, version))
 
-    def tick(self, slots: Slots, windows: Windows | Bundle) -> TickAnswer:
-        """All models in one request: slots [M] and M windows, each [T, F]; or slots by endpoint."""
-        return self._loop.wait(self._tick(slots, windows), self.limits.deadline_s)
+    def tick(self, slots: Slots, windows: Windows | Bundle, streamed: Streamed | None = None) -> TickAnswer:
+        """All models in one request: slots [M] and M windows, each [T, F]; or slots by endpoint.
 
-    async def atick(self, slots: Slots, windows: Windows | Bundle) -> TickAnswer:
+        `streamed`: of one stream, by the rules of `Stream`, which most callers want.
+        """
+        return self._loop.wait(self._tick(slots, windows, streamed), self.limits.deadline_s)
+
+    async def atick(self, slots: Slots, windows: Windows | Bundle, streamed: Streamed | None = None) -> TickAnswer:
         """`tick`, awaited from any event loop."""
-        return await self._loop.join(self._tick(slots, windows))
+        return await self._loop.join(self._tick(slots, windows, streamed))
 
     def admin(
         self, command: dict[str, Any], blob: dict[str, bytes] | None = None, *, at: str | None = None
@@ -143,12 +146,12 @@ class Pool:
             raise BadAnswer(f"{endpoint}: {model}: {arrays['prediction'].shape} for {call.inputs['window'].shape}")
         return Prediction(values=arrays["prediction"], version=int(arrays["version"][0]))
 
-    async def _tick(self, slots: Slots, windows: Windows | Bundle) -> TickAnswer:
+    async def _tick(self, slots: Slots, windows: Windows | Bundle, streamed: Streamed | None) -> TickAnswer:
         bundle = windows if isinstance(windows, Bundle) else Bundle.of(windows)
         if isinstance(slots, Mapping):
-            calls = {endpoint: wire.tick_call(there, bundle) for endpoint, there in slots.items()}
+            calls = {endpoint: wire.tick_call(there, bundle, streamed) for endpoint, there in slots.items()}
         else:
-            calls = dict.fromkeys(self.endpoints, wire.tick_call(slots, bundle))
+            calls = dict.fromkeys(self.endpoints, wire.tick_call(slots, bundle, streamed))
         arrays, endpoint = await self._infer(calls)
         return wire.tick_answer(arrays, len(bundle), endpoint)
 

@@ -16,18 +16,22 @@ from pathlib import Path
 from typing import Any
 
 ENGINE = "engine"
+SIDE = 64
+"""Slots stand in rows of so many, for their names alone; `backend/model.py` knows it too."""
 _MODULES = (
     *("model.py", "tick.py", "slots.py", "admission.py", "view.py", "golden.py", "host.py", "group.py", "forward.py"),
-    *("kernel.py", "variants.py", "trials.py"),
+    *("kernel.py", "variants.py", "trials.py", "pieces.py", "bank.py", "streamed.py"),
     *("solo.py", "isolated.py", "child.py", "guest.py", "link.py", "framing.py"),
 )
 
-_TICK_INPUTS = (("slots", "TYPE_INT32", "-1"), ("shapes", "TYPE_INT32", "-1, 2"), ("rows", "TYPE_FP32", "-1"))
+_TICK_INPUTS = (
+    ("entries", "TYPE_INT64", "-1, 4"),
+    ("rows", "TYPE_FP32", "-1"),
+    ("stream", "TYPE_INT64", "1"),
+)
 _TICK_OUTPUTS = (
     ("values", "TYPE_FP32", "-1"),
-    ("widths", "TYPE_INT32", "-1"),
-    ("versions", "TYPE_INT64", "-1"),
-    ("members", "TYPE_INT64", "-1"),
+    ("told", "TYPE_INT64", "-1, 4"),
     ("generation", "TYPE_INT64", "1"),
 )
 
@@ -49,16 +53,25 @@ def lay_out(models: Path, state: Path, capacity: int) -> None:
 def engine_config(state: Path, capacity: int) -> str:
     """config.pbtxt of the engine: every input is optional, a request gives those of its kind."""
     inputs = [("admin", "TYPE_UINT8", "-1"), *_TICK_INPUTS]
-    inputs += [(f"window.{i}", "TYPE_FP32", "-1, -1, -1") for i in range(capacity)]
+    names = dict.fromkeys(name for slot in range(capacity) for name in inputs_of(slot))
+    inputs += [(name, "TYPE_FP32", "-1, -1, -1") for name in names]
     outputs = [("answer", "TYPE_UINT8", "-1"), *_TICK_OUTPUTS]
-    for i in range(capacity):
-        outputs += [(f"prediction.{i}", "TYPE_FP32", "-1, -1"), (f"version.{i}", "TYPE_INT64", "1")]
+    outputs += [("prediction", "TYPE_FP32", "-1, -1"), ("version", "TYPE_INT64", "1")]
     lines = ['backend: "python"', "max_batch_size: 0", "instance_group [{ kind: KIND_CPU count: 1 }]"]
     lines += [f'input [{{ name: "{n}" data_type: {t} dims: [{d}] optional: true }}]' for n, t, d in inputs]
     lines += [f'output [{{ name: "{n}" data_type: {t} dims: [{d}] }}]' for n, t, d in outputs]
     for key, value in {"state": str(state), "capacity": str(capacity)}.items():
         lines.append(f'parameters {{ key: "{key}" value: {{ string_value: {json.dumps(value)} }} }}')
     return "\n".join(lines) + "\n"
+
+
+def inputs_of(slot: int) -> tuple[str, str]:
+    """The two inputs of the engine that the alias of `slot` fills, both with its window.
+
+    An ensemble can give its steps no constant, but which inputs it fills is one. Two names for a slot instead of one
+    keep the engine's configuration short, of which Triton holds a copy per alias.
+    """
+    return f"window.{slot // SIDE}", f"place.{slot % SIDE}"
 
 
 def alias_config(name: str, slot: int, shape: tuple[int, int, int], card: Mapping[str, Any]) -> str:
@@ -71,8 +84,8 @@ def alias_config(name: str, slot: int, shape: tuple[int, int, int], card: Mappin
     step = {
         "model_name": ENGINE,
         "model_version": -1,
-        "input_map": {f"window.{slot}": "window"},
-        "output_map": {f"prediction.{slot}": "prediction", f"version.{slot}": "version"},
+        "input_map": dict.fromkeys(inputs_of(slot), "window"),
+        "output_map": {"prediction": "prediction", "version": "version"},
     }
     return json.dumps(
         {

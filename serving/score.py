@@ -12,7 +12,7 @@ While answers tell that nothing moved, no request is made for the list alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -24,6 +24,7 @@ from penstock.serving.outcomes import kind_of
 from penstock.serving.pool import Pool
 from penstock.serving.roster import Roster
 from penstock.serving.rosters import Rosters
+from penstock.serving.streaming import Stream
 from penstock.serving.wire import TickAnswer
 
 ROUNDS = 3
@@ -37,6 +38,8 @@ class Score:
         """The pool stays the caller's to close; its tally counts every ask."""
         self._pool = pool
         self._rosters = Rosters(pool)
+        self.stream = Stream(pool)
+        """What goes to the engine as rows, and what as windows."""
         self._heard = False
         """Whether an answer has told since that the list is right."""
 
@@ -58,8 +61,9 @@ class Score:
         self._heard = False
         if left and not self._rosters.all():
             self._rosters.ask_all()
-        for _ in range(ROUNDS):
-            self._round(asks, [i for i in left if said[i] is None and i not in raised], said, raised)
+        for number in range(ROUNDS):
+            ask = self._tick if number else self._tick_streamed
+            self._round(asks, [i for i in left if said[i] is None and i not in raised], said, raised, ask)
         self._elsewhere(asks, said, raised)
         self._pool.tally.failed(self._counters(asks, [i for i in left if said[i] is None]), "no_answer")
         self._rosters.look_after(len(self._rosters.members))
@@ -71,6 +75,7 @@ class Score:
         wanted: Sequence[int],
         said: list[Said | None],
         raised: dict[int, str],
+        ask: Callable[[Lineup], TickAnswer],
         besides: str = "",
     ) -> None:
         """One request, to an endpoint other than `besides`; `raised` gets whose model raised, and where."""
@@ -78,7 +83,7 @@ class Score:
         line = line_up(asks, wanted, rosters)
         if line is None:
             return
-        answer = self._tick(line)
+        answer = self._counted(line, ask)
         self._heard = True
         known = next(r for r in rosters if r.endpoint == answer.endpoint)
         verdict = self._judged(line, answer, known)
@@ -103,13 +108,22 @@ class Score:
         for endpoint in sorted(set(raised.values())):
             wanted = [i for i, e in raised.items() if e == endpoint]
             with suppress(ServingError):  # the others are answered: their tick is not given up for these
-                self._round(asks, wanted, said, {}, besides=endpoint)
+                self._round(asks, wanted, said, {}, self._tick, besides=endpoint)
 
     def _tick(self, line: Lineup) -> TickAnswer:
+        return self._pool.tick(line.slots, line.bundle)
+
+    def _tick_streamed(self, line: Lineup) -> TickAnswer:
+        """By rows where one tick is asked for; several at once go by windows."""
+        if (line.counts != 1).any():
+            return self._tick(line)
+        return self.stream.tick([m.name for m in line.members], line.slots, line.bundle)
+
+    def _counted(self, line: Lineup, ask: Callable[[Lineup], TickAnswer]) -> TickAnswer:
         counters = self._pool.tally.rows([m.name for m in line.members])
         begun = time.monotonic()
         try:
-            answer = self._pool.tick(line.slots, line.bundle)
+            answer = ask(line)
         except ServingError as error:
             self._pool.tally.failed(counters, kind_of(error))
             raise

@@ -73,9 +73,12 @@ class TickAnswer:
     ends: NDArray[np.int64]
     """[M] where each slot's values end."""
     versions: NDArray[np.int64]
-    """[M] -1: the slot is empty; -2: its windows have another shape; -3: its model raised."""
+    """[M] -1: the slot is empty; -2: its windows have another shape; -3: its model raised; -4: a row came, and the
+    window is wanted."""
     members: NDArray[np.int64]
     """[M] crc32 of the name of the member that answered."""
+    kept: NDArray[np.int64]
+    """[M] the tick of the state that the engine keeps of a stream's entry; -1: none."""
     generation: int
     """Moves with every publication."""
     endpoint: str = field(default="")
@@ -87,15 +90,30 @@ class TickAnswer:
         return tuple(np.split(self.numbers, self.ends[:-1]))
 
 
-def tick_call(slots: NDArray[np.int32], windows: Bundle) -> Call:
-    """slots [M] and their M windows -> the request.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Streamed:
+    """What makes a tick one of a stream: the engine keeps states for it, and takes a row where it knows the rest."""
+
+    stream: int
+    """Any number that nobody else has."""
+    ticks: NDArray[np.int64]
+    """[M] of each entry's newest row, one more than before where only that row is sent; -1: keep no state."""
+
+
+def tick_call(slots: NDArray[np.int32], windows: Bundle, streamed: Streamed | None = None) -> Call:
+    """slots [M] and their M windows, or, of a stream, some windows' newest rows [1, F] alone -> the request.
 
     Raises BadRequest when the two do not fit together.
     """
     if len(slots) != len(windows) or not len(slots):
         raise BadRequest(f"a tick of {len(slots)} slots has {len(windows)} windows: give one [T, F] per slot")
-    inputs = {"slots": np.asarray(slots, np.int32), "shapes": windows.shapes, "rows": windows.numbers}
-    return Call(model="engine", inputs=inputs, outputs=("values", "widths", "versions", "members", "generation"))
+    entries = np.full((len(slots), 4), -1, np.int64)
+    entries[:, 0], entries[:, 1:3] = slots, windows.shapes
+    inputs: dict[str, NDArray[Any]] = {"entries": entries, "rows": windows.numbers}
+    if streamed is not None:
+        entries[:, 3] = streamed.ticks
+        inputs["stream"] = np.array([streamed.stream], np.int64)
+    return Call(model="engine", inputs=inputs, outputs=("values", "told", "generation"))
 
 
 def tick_answer(arrays: Mapping[str, NDArray[Any]], slots: int, endpoint: str) -> TickAnswer:
@@ -103,15 +121,17 @@ def tick_answer(arrays: Mapping[str, NDArray[Any]], slots: int, endpoint: str) -
 
     Raises BadAnswer when the lengths do not add up.
     """
-    ends = np.cumsum(arrays["widths"], dtype=np.int64)
+    widths, versions, members, kept = arrays["told"].T
+    ends = np.cumsum(widths)
     numbers = arrays["values"][:-1]
-    if len(arrays["versions"]) != slots or len(ends) != slots or ends[-1] != len(numbers):
+    if len(ends) != slots or ends[-1] != len(numbers):
         raise BadAnswer(f"{endpoint}: a tick of {slots} slots was answered with {len(numbers)} values")
     return TickAnswer(
         numbers=numbers,
         ends=ends,
-        versions=arrays["versions"],
-        members=arrays["members"],
+        versions=versions,
+        members=members,
+        kept=kept,
         generation=int(arrays["generation"][0]),
         endpoint=endpoint,
     )

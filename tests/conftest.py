@@ -48,7 +48,10 @@ def deployer(triton: Triton) -> Iterator[Deployer]:
 
 @pytest.fixture(scope="session")
 def make_artifact(tmp_path_factory: pytest.TempPathFactory) -> MakeArtifact:
-    """``make_artifact(name, inputs=3, length=12, units=8, layers=1, seed=0)``: an LSTM of random weights, stored."""
+    """``make_artifact(name, inputs=3, length=12, units=8, layers=1, seed=0)``: an LSTM of random weights, stored.
+
+    `relative`: so many of its inputs, the last ones, are taken relative to the window's newest row.
+    """
     store = ModelStore(tmp_path_factory.mktemp("models"))
 
     def make(name: str, *, spoil: Callable[[Any, Any], None] | None = None, **shape: int) -> Artifact:
@@ -108,7 +111,15 @@ def _card(spec: WindowSpec) -> dict[str, Any]:
 
 
 def _lstm(
-    name: str, seed: int, *, inputs: int = 3, length: int = 12, units: int = 8, layers: int = 1, outputs: int = 1
+    name: str,
+    seed: int,
+    *,
+    inputs: int = 3,
+    length: int = 12,
+    units: int = 8,
+    layers: int = 1,
+    outputs: int = 1,
+    relative: int = 1,
 ) -> tuple[WindowSpec, dict[str, Any], dict[str, Any]]:
     """Spec, serving arrays and golden windows of a random network; the predictions are Keras' own."""
     from penstock.batch.network import Scaling, Shape, lstm, set_scaling, weights_of
@@ -118,7 +129,7 @@ def _lstm(
     model = lstm(shape).model
     model.set_weights([random.normal(0, 0.4, w.shape).astype(np.float32) for w in model.get_weights()])
     scaling = Scaling(
-        relative=(np.arange(inputs) == inputs - 1).astype(np.float32),
+        relative=(np.arange(inputs) >= inputs - relative).astype(np.float32),
         mean=random.normal(20, 5, inputs).astype(np.float32),
         inv=random.uniform(0.1, 1, inputs).astype(np.float32),
         scale=random.uniform(1, 9, outputs).astype(np.float32),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,25 @@ from penstock.bench.results import Load, Row, answer
 from penstock.bench.served_fleet import Fleet, Tell, milliseconds, served, started_again
 from penstock.bench.stock import Stock
 from penstock.errors import SiteError
+from penstock.serving.bundle import Bundle
 from penstock.serving.pool import Pool
+from penstock.serving.streaming import Stream
 
 Float32 = NDArray[np.float32]
 
 GOALS_MS = {100: 8.0, 300: 24.0, 500: 40.0}
+ROWS_GOALS_MS = {100: (2.5, 5.0), 500: (10.0, 16.0)}
+"""p50 and p99."""
 ALONE = 8
 """Models with a process of their own that are measured; more do not fit into a small machine."""
 TICKS = 200
+ROWS_FIRST = 20
+"""Ticks in which the states of a whole fleet have begun."""
 PEER_TICKS = 20
 DEPTH = 16
 PATIENCE_S = 60.0
 ALIASES = "alias calls, all in flight"
+ONNX = "ONNX Runtime in process, 2 threads"
 PER_MODEL = "python model per LSTM"
 
 
@@ -72,12 +79,36 @@ def _windows(fleet: Fleet, counts: tuple[int, ...], tell: Tell) -> list[Row]:
             goal = GOALS_MS.get(count)
             rows.append(Row(what=f"windows-{count}-p50-ms", unit="ms", ours=_middle(ours), peers=others, goal=goal))
             rows.append(Row(what=f"windows-{count}-p99-ms", unit="ms", ours=_high(ours)))
+            rows += _rows(fleet, pool, count, others)
     times = round(rows[0].peers[ALIASES] / (rows[0].ours or np.nan), 2)
     rows.append(Row(what=f"windows-{counts[0]}-vs-alias", unit="times", ours=times, goal=8.0, better="higher"))
     start, memory = {PER_MODEL: round(alone.start_s, 3)}, {PER_MODEL: round(alone.memory_gib, 3)}
     why = "what one model costs the usual way, beside the start and the memory of all"
     rows.append(Row(what="start-one-s", unit="s", ours=None, peers=start, why=why))
     rows.append(Row(what="memory-one-gib", unit="GiB", ours=None, peers=memory, why=why))
+    return rows
+
+
+def _rows(fleet: Fleet, pool: Pool, count: int, peers: Mapping[str, float]) -> list[Row]:
+    """The same models at ticks of which each brings one row: `Stream`'s comparison of the windows included."""
+    stream = Stream(pool)
+    names, slots = [a.name for a in fleet.members[:count]], {fleet.triton.endpoint: fleet.slots[:count]}
+    length, random = fleet.size.length, np.random.default_rng(9)
+    past = random.normal(0, 1, (count, length + TICKS + ROWS_FIRST, fleet.size.features)).astype(np.float32)
+    taken = []
+    for tick in range(TICKS + ROWS_FIRST):
+        bundle = Bundle.of(np.ascontiguousarray(past[:, tick : tick + length]))
+        taken += milliseconds(partial(stream.tick, names, slots, bundle), 1, first=0).tolist()
+    if stream.rows < count * TICKS:
+        raise RuntimeError(f"{count * TICKS - stream.rows} of {count * TICKS} entries went by windows")
+    ours, goals = np.array(taken[ROWS_FIRST:]), ROWS_GOALS_MS.get(count, (None, None))
+    rows = [
+        Row(what=f"rows-{count}-p50-ms", unit="ms", ours=_middle(ours), peers=peers, goal=goals[0]),
+        Row(what=f"rows-{count}-p99-ms", unit="ms", ours=_high(ours), goal=goals[1]),
+    ]
+    if count == min(ROWS_GOALS_MS) and ONNX in peers:
+        times = round(peers[ONNX] / _middle(ours), 2)
+        rows.append(Row(what=f"rows-{count}-vs-ort", unit="times", ours=times, goal=1.3, better="higher"))
     return rows
 
 
@@ -127,7 +158,7 @@ def _onnx(arrays: list[dict[str, Float32]], windows: Float32) -> dict[str, float
         ask = peers.onnx_sessions(arrays, windows.shape[2], depth=windows.shape[1])
     except SiteError:
         return {}
-    return {"ONNX Runtime in process, 2 threads": _p50(partial(ask, windows))}
+    return {ONNX: _p50(partial(ask, windows))}
 
 
 def _p50(work: Callable[[], object], times: int = PEER_TICKS) -> float:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from penstock.batch.specimens import Size, drafts
 from penstock.data.models import Artifact, ModelStore
+from penstock.errors import Refused
 from penstock.serving.deploy import Deployer
 from penstock.serving.pool import Pool
 from penstock.serving.triton import Triton
@@ -51,16 +52,17 @@ class Fleet:
 
 @contextmanager
 def served(folder: Path, size: Size, count: int, tell: Tell) -> Iterator[Fleet]:
-    """`count` members deployed one after the other, as a plant would; all gone when the block ends."""
+    """`count` members deployed as a plant's fleets are, at once; all gone when the block ends."""
     store = ModelStore(folder / "models")
     tell(f"building {count} members")
     members = [store.save(draft) for draft in drafts(size, count)]
     tell("starting Triton")
     with Triton.start(folder / "triton", capacity=count + 8, deadline_s=DEADLINE_S) as triton:
         with Deployer(triton.endpoint, deadline_s=DEADLINE_S) as deployer:
-            for k, artifact in enumerate(members):
-                tell(f"deploying {k + 1} of {count}")
-                deployer.deploy(artifact)
+            for k, done in enumerate(deployer.deploy_all(members)):
+                tell(f"deployed {k + 1} of {count}")
+                if isinstance(done, Refused):
+                    raise done
             slot = {m.name: m.slot for m in deployer.members()}
         yield Fleet(
             triton=triton, size=size, store=store, members=members,

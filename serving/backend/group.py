@@ -11,21 +11,18 @@ Triton, imports nothing of penstock.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .forward import BLOCK, DEPTHS, Shape
+from .forward import BLOCK, Shape
 from .golden import TOLERANCE
-from .host import F32, Cancelled, Ints, Stopped
+from .host import F32, Cancelled, Ints
+from .pieces import Piece, pieces, pieces_of_one, together
 from .variants import Variant, standard
-
-_second = ThreadPoolExecutor(1, "group")
-"""The other of the two threads that execute."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,8 @@ class Block:
     """[BLOCK, ...] each, in the order of `Shape.arrays`."""
     ready: Any
     """The same, as the group's variant wants them."""
+    steady: NDArray[np.bool_]
+    """[BLOCK] whose inputs are the same numbers whatever the newest row is: no `relative` ones."""
 
 
 @dataclass(frozen=True)
@@ -85,90 +84,22 @@ class Group:
 
     def run(self, rows: Ints, windows: F32, cancelled: Cancelled) -> F32:
         """rows [n], any of them several times, windows [n, T, F] -> [n, O]. Raises Stopped when the caller has gone."""
-        return self._execute(_pieces(np.asarray(rows, np.int64), self.variant.jobs), windows, cancelled)
+        return self._execute(pieces(np.asarray(rows, np.int64), self.variant.jobs), windows, cancelled)
 
     def run_one(self, row: int, windows: F32, cancelled: Cancelled) -> F32:
         """Many windows of one member: windows [n, T, F] -> [n, O]."""
-        return self._execute(_pieces_of_one(row, len(windows), self.variant.jobs), windows, cancelled)
+        return self._execute(pieces_of_one(row, len(windows), self.variant.jobs), windows, cancelled)
 
-    def _execute(self, pieces: Iterable[_Piece], windows: F32, cancelled: Cancelled) -> F32:
+    def _execute(self, parts: Iterable[Piece], windows: F32, cancelled: Cancelled) -> F32:
         windows = np.ascontiguousarray(windows, np.float32)
         out = np.empty((len(windows), self.shape.outputs), np.float32)
-        left = deque(pieces)
-        gone = False
 
-        def work(stop: Callable[[], bool]) -> None:
-            while left and not stop():
-                try:
-                    piece = left.popleft()
-                except IndexError:  # the other thread took the last one
-                    return
-                self.variant.run(self.blocks[piece.block].ready, piece.index, piece.at, windows, out)
+        def call(piece: Piece) -> None:
+            self.variant.run(self.blocks[piece.block].ready, piece.index, piece.at, windows, out)
 
-        other = _second.submit(work, lambda: gone) if len(left) > 1 else None
-        try:
-            work(cancelled)
-            gone = bool(left)
-        except BaseException:
-            gone = True
-            raise
-        finally:
-            if other is not None:
-                other.result()
-        if gone:
-            raise Stopped
+        together(parts, call, cancelled)
         return out
 
     def _block(self, arrays: Sequence[F32]) -> Block:
-        return Block(arrays=tuple(arrays), ready=self.variant.ready(arrays))
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """One compiled call: jobs of one block, each some windows of one member."""
-
-    block: int
-    index: Ints
-    """[jobs] the members' rows in the block."""
-    at: Ints
-    """[jobs, depth] which windows; -1: none."""
-
-
-def _pieces(rows: Ints, most: int) -> Iterator[_Piece]:
-    """The calls that answer a request, of at most so many jobs.
-
-    Members with one window come by themselves, so that none is padded to many.
-    """
-    order = np.argsort(rows, kind="stable")
-    members, starts, counts = np.unique(rows[order], return_index=True, return_counts=True)
-    for depth, chosen in zip(DEPTHS, (counts == 1, counts > 1), strict=True):
-        jobs = -(-counts[chosen] // depth)
-        member = np.repeat(members[chosen], jobs)
-        within = np.arange(len(member)) - np.repeat(np.cumsum(jobs) - jobs, jobs)
-        offset = within[:, None] * depth + np.arange(depth)
-        inside = offset < np.repeat(counts[chosen], jobs)[:, None]
-        position = np.where(inside, np.repeat(starts[chosen], jobs)[:, None] + offset, 0)
-        at = np.where(inside, order[position] if len(position) else position, -1)
-        yield from _by_block(member, at, most)
-
-
-def _pieces_of_one(row: int, count: int, most: int) -> Iterator[_Piece]:
-    """The calls for so many windows of one member."""
-    depth = DEPTHS[0] if count == 1 else DEPTHS[-1]
-    block, place = divmod(int(row), BLOCK)
-    flat = np.full(-(-count // depth) * depth, -1)
-    flat[:count] = np.arange(count)
-    at = flat.reshape(-1, depth)
-    for begin in range(0, len(at), most):
-        part = at[begin : begin + most]
-        yield _Piece(block, np.full(len(part), place), part)
-
-
-def _by_block(member: Ints, at: Ints, most: int) -> Iterator[_Piece]:
-    """Jobs [j] of ascending members, cut where the block ends and after `most` jobs."""
-    block = member // BLOCK
-    for number in np.unique(block):
-        mine = np.flatnonzero(block == number)
-        for begin in range(0, len(mine), most):
-            part = mine[begin : begin + most]
-            yield _Piece(int(number), member[part] % BLOCK, at[part])
+        relative = arrays[list(self.shape.arrays()).index("relative")]
+        return Block(tuple(arrays), self.variant.ready(arrays), steady=(relative == 0).all(axis=1))

@@ -73,17 +73,26 @@ def _one(a: Any, i: int, x: Any, j: int, w: Any) -> None:
 def _four(a: Any, i: int, x: Any, j: int, step: int, w: Any) -> None:
     """`_one` of rows i, i + step, ... of `a` and j, j + step, ... of `x`, four of each."""
     i1, i2, i3, j1, j2, j3 = i + step, i + 2 * step, i + 3 * step, j + step, j + 2 * step, j + 3 * step
-    for k in range(0, w.shape[0], 4):
+    for k in range(0, w.shape[0], EIGHT):
         a0, a1, a2, a3 = x[j, k], x[j, k + 1], x[j, k + 2], x[j, k + 3]
+        a4, a5, a6, a7 = x[j, k + 4], x[j, k + 5], x[j, k + 6], x[j, k + 7]
         b0, b1, b2, b3 = x[j1, k], x[j1, k + 1], x[j1, k + 2], x[j1, k + 3]
+        b4, b5, b6, b7 = x[j1, k + 4], x[j1, k + 5], x[j1, k + 6], x[j1, k + 7]
         c0, c1, c2, c3 = x[j2, k], x[j2, k + 1], x[j2, k + 2], x[j2, k + 3]
+        c4, c5, c6, c7 = x[j2, k + 4], x[j2, k + 5], x[j2, k + 6], x[j2, k + 7]
         d0, d1, d2, d3 = x[j3, k], x[j3, k + 1], x[j3, k + 2], x[j3, k + 3]
+        d4, d5, d6, d7 = x[j3, k + 4], x[j3, k + 5], x[j3, k + 6], x[j3, k + 7]
         for g in range(a.shape[1]):
             w0, w1, w2, w3 = w[k, g], w[k + 1, g], w[k + 2, g], w[k + 3, g]  # once, before anything is written
+            w4, w5, w6, w7 = w[k + 4, g], w[k + 5, g], w[k + 6, g], w[k + 7, g]
             na = a[i, g] + a0 * w0 + a1 * w1 + a2 * w2 + a3 * w3
             nb = a[i1, g] + b0 * w0 + b1 * w1 + b2 * w2 + b3 * w3
             nc = a[i2, g] + c0 * w0 + c1 * w1 + c2 * w2 + c3 * w3
             nd = a[i3, g] + d0 * w0 + d1 * w1 + d2 * w2 + d3 * w3
+            na = na + a4 * w4 + a5 * w5 + a6 * w6 + a7 * w7
+            nb = nb + b4 * w4 + b5 * w5 + b6 * w6 + b7 * w7
+            nc = nc + c4 * w4 + c5 * w5 + c6 * w6 + c7 * w7
+            nd = nd + d4 * w4 + d5 * w5 + d6 * w6 + d7 * w7
             a[i, g], a[i1, g], a[i2, g], a[i3, g] = na, nb, nc, nd
 
 
@@ -124,6 +133,14 @@ def _layer(a: Any, recurrent: Any, c: Any, h: Any, length: int) -> None:
 
 
 @_compiled
+def _aligned(size: int) -> Any:
+    """Room for numbers, from a line of the processor's cache on: one that crosses two lines is read twice."""
+    room = np.empty(size + LINE, np.float32)
+    begin = -(room.ctypes.data // 4) % LINE
+    return room[begin : begin + size]
+
+
+@_compiled
 def _up(count: int, to: int) -> int:
     return -(-count // to) * to
 
@@ -156,7 +173,7 @@ def _network(weights: Any, units: Any, windows: Any, at: Any, out: Any) -> None:
         wide = _up(u, EIGHT)
         recurrent = weights[begin : begin + wide * g].reshape(wide, g)
         begin += _up(wide * g, LINE)
-        a = np.empty((count * length, g), np.float32)
+        a = _aligned(count * length * g).reshape(count * length, g)
         _project(h, kernel, weights[begin:], a)
         begin += _up(g, LINE)
         h = np.zeros((count * length, wide), np.float32)
@@ -167,29 +184,114 @@ def _network(weights: Any, units: Any, windows: Any, at: Any, out: Any) -> None:
 @_compiled
 def _head(weights: Any, units: int, h: Any, z: Any, windows: Any, at: Any, out: Any) -> None:
     """The linear end: from the last outputs in h [n * T, u] and the newest scaled rows in z [n * T, F]."""
-    length, features, outputs = windows.shape[1], windows.shape[2], out.shape[1]
+    length = windows.shape[1]
+    for n in range(len(at)):
+        newest = (n + 1) * length - 1
+        _say(weights, units, h[newest], z[newest], windows[at[n], length - 1], out[at[n]])
+
+
+@_compiled
+def _say(weights: Any, units: int, h: Any, z: Any, x: Any, out: Any) -> None:
+    """out [O] from the last layer's output h, the newest scaled row z and the newest row x [F]."""
+    features, outputs = len(x), len(out)
     bias = weights[_up(_up(units, EIGHT) * outputs, LINE) :]
     linear = bias[_up(outputs, LINE) :]
     scale = linear[_up(_up(features, EIGHT) * outputs, LINE) :]
     shift = scale[_up(outputs, LINE) :]
     last = shift[_up(outputs, LINE) :]
-    for n in range(len(at)):
-        newest = (n + 1) * length - 1
-        for o in range(outputs):
-            y = bias[o]
-            for u in range(units):
-                y += h[newest, u] * weights[u * outputs + o]
-            for f in range(features):
-                y += z[newest, f] * linear[f * outputs + o]
-            y = y * scale[o] + shift[o]
-            for f in range(features):
-                y += windows[at[n], length - 1, f] * last[f * outputs + o]
-            out[at[n], o] = y
+    for o in range(outputs):
+        y = bias[o]
+        for u in range(units):
+            y += h[u] * weights[u * outputs + o]
+        for f in range(features):
+            y += z[f] * linear[f * outputs + o]
+        y = y * scale[o] + shift[o]
+        for f in range(features):
+            y += x[f] * last[f * outputs + o]
+        out[o] = y
+
+
+@_compiled
+def _follow(weights: Any, units: Any, state: Any, length: int, chains: Any, x: Any, out: Any) -> None:
+    """One more row x [F] for the first chains[0] of a member's T networks; out [O] = what the chains[2]-th says now.
+
+    Chain chains[1] begins with this row. state: per layer h [T, u, filled up], c [T, u], one behind the other.
+    """
+    features = len(x)
+    each = _up(features, LINE)
+    z = np.zeros((1, _up(features, EIGHT)), np.float32)
+    for f in range(features):
+        z[0, f] = (x[f] - weights[each + f]) * weights[2 * each + f]
+    begin, at, h = 3 * each, 0, z
+    for layer in range(len(units)):
+        u = units[layer]
+        below, g, wide, under = h.shape[1], 4 * u, _up(u, EIGHT), h
+        kernel = weights[begin : begin + below * g].reshape(below, g)
+        begin += _up(below * g, LINE)
+        recurrent = weights[begin : begin + wide * g].reshape(wide, g)
+        begin += _up(wide * g, LINE)
+        h = state[at : at + length * wide].reshape(length, wide)
+        c = state[at + length * wide : at + length * (wide + u)].reshape(length, u)
+        at += length * (wide + u)
+        h[chains[1]], c[chains[1]] = 0, 0
+        if layer == 0:
+            first = np.empty((1, g), np.float32)
+            _project(z, kernel, weights[begin:], first)
+            _first(first[0], recurrent, c, h, chains[0])
+        else:
+            _above(weights[begin : begin + g], under, kernel, recurrent, c, h, chains[0])
+        begin += _up(g, LINE)
+    _say(weights[begin:], units[-1], h[chains[2]], z[0], x, out)
+
+
+@_compiled
+def _first(row: Any, recurrent: Any, c: Any, h: Any, chains: int) -> None:
+    """The lowest layer: row [4u] is the same for all of its networks."""
+    a = _aligned(4 * len(row)).reshape(4, len(row))
+    whole = chains - chains % 4
+    for k in range(0, whole, 4):
+        for i in range(4):
+            a[i] = row
+        _four(a, 0, h, k, 1, recurrent)
+        for i in range(4):
+            _gates(a[i], c[k + i], h[k + i])
+    for k in range(whole, chains):
+        a[0] = row
+        _one(a, 0, h, k, recurrent)
+        _gates(a[0], c[k], h[k])
+
+
+@_compiled
+def _above(bias: Any, under: Any, kernel: Any, recurrent: Any, c: Any, h: Any, chains: int) -> None:
+    """Another layer, on what the one below it has just put out."""
+    a = _aligned(4 * len(bias)).reshape(4, len(bias))
+    whole = chains - chains % 4
+    for k in range(0, whole, 4):
+        for i in range(4):
+            a[i] = bias
+        _four(a, 0, under, k, 1, kernel)
+        _four(a, 0, h, k, 1, recurrent)
+        for i in range(4):
+            _gates(a[i], c[k + i], h[k + i])
+    for k in range(whole, chains):
+        a[0] = bias
+        _one(a, 0, under, k, kernel)
+        _one(a, 0, h, k, recurrent)
+        _gates(a[0], c[k], h[k])
+
+
+@_compiled
+def _length(size: int, units: Any) -> int:
+    per = 0
+    for u in units:
+        per += _up(u, EIGHT) + u
+    return size // per
 
 
 _F2, _I1, _I2 = numba.float32[:, ::1], numba.int64[::1], numba.int64[:, ::1]
 _READ = numba.types.Array(numba.float32, 3, "C", readonly=True)
 """Windows as Triton hands them over, not copied."""
+_ROWS = numba.types.Array(numba.float32, 2, "C", readonly=True)
 
 
 @numba.njit(numba.void(_F2, _I1, _I1, _I2, _READ, _F2), **_OPTIONS)  # type: ignore[untyped-decorator, unused-ignore]
@@ -207,6 +309,35 @@ def answer(pack: Any, units: Any, index: Any, at: Any, windows: Any, out: Any) -
             k += many
 
 
+@numba.njit(numba.void(_F2, _I1, _I1, _F2, _I1, _I1, _ROWS, _F2), **_OPTIONS)  # type: ignore[untyped-decorator, unused-ignore]
+def follow(pack: Any, units: Any, index: Any, states: Any, heads: Any, at: Any, rows: Any, out: Any) -> None:
+    """out [at] = answers to the windows that end with rows [at] [N, F], by members whose states know the rows before.
+
+    Job j is the member in row index[j] of pack and states [b, s]; heads [j]: which of its T networks has seen T rows
+    with this one. The same bits as `answer` gives; members with `relative` inputs cannot be followed.
+    """
+    for j in range(len(index)):
+        state = states[index[j]]
+        length = _length(len(state), units)
+        chains = (length, (heads[j] - 1) % length, heads[j])
+        _follow(pack[index[j]], units, state, length, chains, rows[at[j]], out[at[j]])
+
+
+@numba.njit(numba.void(_F2, _I1, _I1, _F2, _I1, _READ, _F2), **_OPTIONS)  # type: ignore[untyped-decorator, unused-ignore]
+def learn(pack: Any, units: Any, index: Any, states: Any, at: Any, windows: Any, out: Any) -> None:
+    """States as they are after windows [at] [N, T, F], and out [at], the answers; the next head is 1 % T."""
+    for j in range(len(index)):
+        for t in range(windows.shape[1]):
+            chains = (t + 1, t, 0)
+            row = windows[at[j], t]
+            _follow(pack[index[j]], units, states[index[j]], windows.shape[1], chains, row, out[at[j]])
+
+
+def remembered(length: int, units: Sequence[int]) -> int:
+    """Numbers in a member's state."""
+    return length * sum(-(-u // EIGHT) * EIGHT + u for u in units)
+
+
 def packed(arrays: Sequence[Any]) -> Any:
     """Stacked arrays [b, ...], in the order of `Shape.arrays`, -> pack [b, p].
 
@@ -217,4 +348,13 @@ def packed(arrays: Sequence[Any]) -> Any:
         rows = -array.shape[1] % EIGHT if array.ndim == 3 else 0
         whole = np.pad(array, ((0, 0), (0, rows), *((0, 0),) * (array.ndim - 2))).reshape(len(array), -1)
         parts.append(np.pad(whole, ((0, 0), (0, -whole.shape[1] % LINE))))
-    return np.ascontiguousarray(np.concatenate(parts, axis=1), np.float32)
+    return aligned(np.concatenate(parts, axis=1))
+
+
+def aligned(array: Any) -> Any:
+    """A float32 copy that begins at a line of the processor's cache."""
+    room = np.empty(array.size + LINE, np.float32)
+    begin = -(room.ctypes.data // 4) % LINE
+    copy = room[begin : begin + array.size].reshape(array.shape)
+    copy[...] = array
+    return copy

@@ -25,13 +25,17 @@ import tensorflow as tf
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
+from .bank import Banks
 from .framing import unpack
 from .golden import Refusal
 from .host import Stopped, seldom
 from .slots import Slots
+from .streamed import Streamed
 from .tick import answer_tick
 from .view import Resident, View
 
+SIDE = 64
+"""Slots of a row of names: see `serving/repository.py`."""
 CLAIM_S = 120.0
 """A deploy that has not settled by then has lost its claim on the name."""
 JOBS_KEPT = 256
@@ -49,6 +53,7 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         settings = {k: v["string_value"] for k, v in parameters.items()}
         self.slots = Slots(Path(settings["state"]), Path(args["model_repository"]).parent, int(settings["capacity"]))
+        self.banks = Banks()
         self.worker = ThreadPoolExecutor(1, "deploys")
         self.jobs: dict[int, dict[str, Any]] = {}
         self.claims: dict[str, tuple[str, float]] = {}
@@ -83,23 +88,33 @@ class TritonPythonModel:
             answer = self._admin(_array(given["admin"]).tobytes())
             return [_tensor("answer", np.frombuffer(json.dumps(answer).encode(), np.uint8))]
         view = self.slots.view
-        if "slots" in given:
-            if request.is_cancelled():  # it waited in vain: asked at once, as a whole fleet's tick costs milliseconds
-                raise Stopped
-            slots = _array(given["slots"])
-            self.slots.used_at[slots[(slots >= 0) & (slots < self.slots.capacity)]] = time.monotonic()
-            answers = answer_tick(
-                view, slots, _array(given["shapes"]), np.from_dlpack(given["rows"]), seldom(request.is_cancelled)
-            )
-            return [_tensor(name, value) for name, value in answers.items()]
+        if "entries" in given:
+            return self._tick(view, given, request)
         return self._alias(view, given, request)
 
+    def _tick(self, view: View, given: dict[str, Any], request: Any) -> list[Any]:
+        """``entries``, ``rows`` and of a stream ``stream`` -> ``values``, ``told`` and ``generation``."""
+        if request.is_cancelled():  # it waited in vain: asked at once, as a whole fleet's tick costs milliseconds
+            raise Stopped
+        entries = _array(given["entries"])
+        slots, shapes, ticks = entries[:, 0], entries[:, 1:3], entries[:, 3]
+        self.slots.used_at[slots[(slots >= 0) & (slots < self.slots.capacity)]] = time.monotonic()
+        streamed = None
+        if "stream" in given:
+            streamed = Streamed(ticks, self.banks.of(int(_array(given["stream"])[0]), view.hosts))
+        rows = np.from_dlpack(given["rows"])
+        answer = answer_tick(view, slots, shapes, rows, seldom(request.is_cancelled), streamed)
+        told = np.stack([answer.widths, answer.versions, answer.members, answer.kept], axis=1)
+        generation = np.array([view.generation], np.int64)
+        return [_tensor("values", answer.values), _tensor("told", told), _tensor("generation", generation)]
+
     def _alias(self, view: View, given: dict[str, Any], request: Any) -> list[Any]:
-        """``window.<slot>`` -> ``prediction.<slot>`` and ``version.<slot>``."""
-        if len(given) != 1:
-            raise ValueError(f"one window per request, not {sorted(given)}")
-        name, tensor = next(iter(given.items()))
-        slot = int(name.removeprefix("window."))
+        """``window.<slot // SIDE>``, ``place.<slot % SIDE>``, both the window -> ``prediction`` and ``version``."""
+        names = sorted(given)
+        if len(given) != 2 or not (names[0].startswith("place.") and names[1].startswith("window.")):
+            raise ValueError(f"one window per request, by an alias: not {names}")
+        slot = int(names[1].removeprefix("window.")) * SIDE + int(names[0].removeprefix("place."))
+        tensor = given[names[1]]
         resident = view.residents.get(slot)
         if resident is None:
             raise ValueError(f"slot {slot} is empty: the model was undeployed")
@@ -111,8 +126,8 @@ class TritonPythonModel:
             raise ValueError(f"{resident.name}: {len(windows)} windows at once, at most {ALIAS_WINDOWS}: ask in pieces")
         values = view.hosts[resident.host].run_one(resident.row, windows, seldom(request.is_cancelled))
         outputs: dict[str, NDArray[Any]] = {
-            f"prediction.{slot}": values,
-            f"version.{slot}": np.array([resident.version], np.int64),
+            "prediction": values,
+            "version": np.array([resident.version], np.int64),
         }
         wanted = request.requested_output_names()
         return [_tensor(k, v) for k, v in outputs.items() if k in wanted]

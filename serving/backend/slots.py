@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class Slots:
         """Monotonic seconds of the last request per slot."""
         # From the clock, so that it moves on even where the state folder was lost.
         self.view = view_of(capacity, int(time.time() * 1000), {}, {}, {})
+        self._born = count(1)
         folder.mkdir(parents=True, exist_ok=True)
         self._restore()
 
@@ -161,6 +163,7 @@ class Slots:
             shape=(*golden[0].shape[1:], golden[1].shape[1]),
             host=key,
             row=row,
+            born=next(self._born),
             golden=golden,
         )
         view = self.view

@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .group import Group
 from .host import Cancelled, Host, Stopped
 from .isolated import Isolated
+from .streamed import KEPT, ROW, UNKNOWN, WINDOW, Streamed
 from .view import View
 
-EMPTY, WRONG_SHAPE, FAILED = -1, -2, -3
-"""In place of a version: nobody in that slot; its windows have another shape; its model raised."""
+EMPTY, WRONG_SHAPE, FAILED, WANTED = -1, -2, -3, -4
+"""In place of a version: nobody in that slot; its windows have another shape; its model raised; a row came, and the
+window is wanted."""
 
 SAY_AGAIN_S = 60.0
 """A model that fails at every tick is logged so often."""
@@ -40,30 +43,36 @@ def answer_tick(
     shapes: NDArray[Any],
     rows: NDArray[Any],
     cancelled: Cancelled,
-) -> dict[str, NDArray[Any]]:
-    """Slots [M], shapes [M, 2] (T, F), rows [sum T*F] float32 -> the tick's outputs.
+    streamed: Streamed | None = None,
+) -> Answer:
+    """Slots [M], shapes [M, 2] (T, F), rows [sum T*F] float32, and what a stream tells besides -> the answer.
 
-    ``widths`` [M] int32 says how many of ``values`` belong to each slot; 0 with
-    a negative version. ``values`` has one NaN at its end, so that it is never empty.
-    Raises ValueError when the lengths disagree.
+    Raises ValueError when the lengths disagree, or a stream names a slot twice.
     """
     shapes = shapes.reshape(-1, 2).astype(np.int64)
     sizes = shapes.prod(axis=1)
     if not len(slots) or len(shapes) != len(slots) or (shapes < 0).any() or sizes.sum() != rows.size:
         raise ValueError(f"{len(slots)} slots, {len(shapes)} shapes, {rows.size} numbers: they do not fit together")
     known = (slots >= 0) & (slots < len(view.table))
-    table = np.where(known[:, None], view.table[np.where(known, slots, 0)], [[-1, 0, EMPTY, 0, 0, 0, 0]])
+    table = np.where(known[:, None], view.table[np.where(known, slots, 0)], [[-1, 0, EMPTY, 0, 0, 0, 0, 0]])
     fits = (table[:, 4:6] == shapes).all(axis=1)
     versions = np.where(table[:, 0] < 0, EMPTY, np.where(fits, table[:, 2], WRONG_SHAPE))
+    ways = np.zeros(len(slots), np.int64) if streamed is None else streamed.ways(view, slots, shapes, table)
+    versions = np.where(ways == ROW, table[:, 2], np.where(ways == UNKNOWN, WANTED, versions))
     widths = np.where(versions >= 0, table[:, 6], 0)
     begins = np.concatenate([[0], np.cumsum(sizes)])
     out_begins = np.concatenate([[0], np.cumsum(widths)])
     values = np.full(out_begins[-1] + 1, np.nan, np.float32)
     batches = []
-    for number in np.unique(table[versions >= 0, 0]):
-        mine = np.flatnonzero((table[:, 0] == number) & (versions >= 0))
+    for number, way in np.unique(np.stack([table[:, 0], ways])[:, versions >= 0], axis=1).T.tolist():
+        mine = np.flatnonzero((table[:, 0] == number) & (ways == way) & (versions >= 0))
         windows = _windows(rows, begins, mine).reshape(-1, *shapes[mine[0]])
-        batches.append(_Batch(view.hosts[view.order[int(number)]], mine, table[mine, 1], windows))
+        key = view.order[number]
+        host = view.hosts[key]
+        work: Callable[[Cancelled], NDArray[Any]] = partial(host.run, table[mine, 1], windows)
+        if way != WINDOW and streamed is not None and isinstance(host, Group):
+            work = streamed.work(key, host, way, mine, table[mine], windows)
+        batches.append(_Batch(host, mine, windows, work))
     for mine, answers in _each(batches, cancelled):
         if isinstance(answers, Exception):  # one model's failure is its own slots' answer, not the tick's
             versions[mine] = FAILED
@@ -74,13 +83,26 @@ def answer_tick(
     if failed.any():
         values = np.append(values[:-1][np.repeat(~failed, widths)], np.float32(np.nan))
         widths = np.where(failed, 0, widths)
-    return {
-        "values": values,
-        "widths": widths.astype(np.int32),
-        "versions": versions.astype(np.int64),
-        "members": np.where(known, table[:, 3], 0),
-        "generation": np.array([view.generation], np.int64),
-    }
+    kept = np.full(len(slots), -1)
+    if streamed is not None:
+        kept = np.where(((ways == KEPT) | (ways == ROW)) & (versions >= 0), streamed.ticks, -1)
+    return Answer(values, widths, versions, np.where(known, table[:, 3], 0), kept)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of one tick."""
+
+    values: NDArray[np.float32]
+    """The slots' values, one behind the other, and one NaN, so that it is never empty."""
+    widths: Ints
+    """[M] how many of them belong to each slot; 0 with a negative version."""
+    versions: Ints
+    """[M]"""
+    members: Ints
+    """[M] crc32 of the name; 0: nobody."""
+    kept: Ints
+    """[M] the tick of the state that is kept of a stream's entry; -1: none."""
 
 
 def _windows(rows: NDArray[Any], begins: Ints, mine: Ints) -> NDArray[Any]:
@@ -97,10 +119,10 @@ class _Batch:
     host: Host
     at: Ints
     """[n] positions in the request."""
-    rows: Ints
-    """[n] the members' rows in the host."""
     windows: NDArray[Any]
-    """[n, T, F]"""
+    """[n, T, F], or [n, 1, F] where only rows came."""
+    work: Callable[[Cancelled], NDArray[Any]]
+    """What gives the answers [n, O]."""
 
 
 def _each(batches: Sequence[_Batch], cancelled: Cancelled) -> Iterator[tuple[Ints, NDArray[Any] | Exception]]:
@@ -108,7 +130,7 @@ def _each(batches: Sequence[_Batch], cancelled: Cancelled) -> Iterator[tuple[Int
     begun = [(b, _tried(partial(b.host.begin, b.windows))) for b in batches if isinstance(b.host, Isolated)]
     for batch in batches:
         if not isinstance(batch.host, Isolated):
-            yield batch.at, _tried(partial(batch.host.run, batch.rows, batch.windows, cancelled))
+            yield batch.at, _tried(partial(batch.work, cancelled))
     for batch, asked in begun:
         answers = asked if isinstance(asked, Exception) else _tried(partial(asked.collect, cancelled))
         yield batch.at, answers

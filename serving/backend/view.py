@@ -34,6 +34,8 @@ class Resident:
     """Key of `View.hosts`."""
     row: int
     """Row in the host."""
+    born: int
+    """Another number for each one that is admitted."""
     golden: tuple[F32, F32, F32]
     """windows [g, T, F], predictions [g, O], scale [O]"""
 
@@ -48,7 +50,7 @@ class View:
     """Name -> slot."""
     hosts: Mapping[str, Host]
     table: NDArray[np.int64]
-    """[capacity, 7]: host number (-1: empty), row, version, crc32 of the name, T, F, O; for vector look-ups."""
+    """[capacity, 8]: host number (-1: empty), row, version, crc32 of the name, T, F, O, born; for vector look-ups."""
     order: tuple[str, ...]
     """Host number -> key."""
 
@@ -63,8 +65,8 @@ def view_of(
     """A view with its look-up table built."""
     order = tuple(hosts)
     number = {key: i for i, key in enumerate(order)}
-    table = np.zeros((capacity, 7), np.int64)
+    table = np.zeros((capacity, 8), np.int64)
     table[:, 0], table[:, 2] = -1, -1
     for slot, r in residents.items():
-        table[slot] = (number[r.host], r.row, r.version, zlib.crc32(r.name.encode()), *r.shape)
+        table[slot] = (number[r.host], r.row, r.version, zlib.crc32(r.name.encode()), *r.shape, r.born)
     return View(generation, dict(residents), dict(published), dict(hosts), table, order)

@@ -63,6 +63,7 @@ def engine(variant):
             arrays[slot] = weights(shape, slot)
             groups[s], row = groups[s].add(arrays[slot])
             residents[slot] = Resident(
+                born=slot + 1,
                 slot=slot,
                 name=f"m{slot}",
                 version=10 + slot,
@@ -102,11 +103,10 @@ def test_any_tick_is_answered_slot_by_slot(engine, slots, wrong, seed):
         np.concatenate([w.reshape(-1) for w in windows]),
         lambda: False,
     )
-    assert answer["versions"].tolist() == versions
-    assert answer["widths"].tolist() == [len(v) for v in values]
-    assert np.isnan(answer["values"][-1])
-    np.testing.assert_allclose(answer["values"][:-1], np.concatenate(values), rtol=2e-5, atol=2e-5)
-    assert answer["generation"] == [77]
+    assert answer.versions.tolist() == versions
+    assert answer.widths.tolist() == [len(v) for v in values]
+    assert np.isnan(answer.values[-1])
+    np.testing.assert_allclose(answer.values[:-1], np.concatenate(values), rtol=2e-5, atol=2e-5)
 
 
 def test_lengths_that_do_not_fit_are_refused(engine):
@@ -129,8 +129,8 @@ def test_a_model_that_raises_fails_alone_and_the_log_says_why_once(engine, caplo
     shapes = np.array([bad.shape[:2], good.shape[:2]], np.int32)
     for _ in range(3):
         answer = answer_tick(view, slots, shapes, np.zeros(shapes.prod(axis=1).sum(), np.float32), lambda: False)
-        assert answer["versions"].tolist() == [FAILED, good.version]
-        assert answer["widths"].tolist() == [0, good.shape[2]]
+        assert answer.versions.tolist() == [FAILED, good.version]
+        assert answer.widths.tolist() == [0, good.shape[2]]
     said = [r.getMessage() for r in caplog.records]
     assert said == [f"no prediction of {bad.name}@{bad.version}: RuntimeError: no room left"]
 

@@ -100,11 +100,11 @@ class Crowd:
         shapes = np.array([w.shape[1:] for _, w in asked for _ in w], np.int32)
         rows = np.concatenate([w.reshape(-1) for _, w in asked])
         answer = answer_tick(self.slots.view, slots, shapes, rows, lambda: False)
-        assert answer["versions"].tolist() == [m.version for m, w in asked for _ in w]
+        assert answer.versions.tolist() == [m.version for m, w in asked for _ in w]
         begin = 0
         for member, windows in asked:
             wanted, _ = self.keras(member, windows)
-            found = answer["values"][begin : begin + wanted.size].reshape(wanted.shape)
+            found = answer.values[begin : begin + wanted.size].reshape(wanted.shape)
             assert np.abs(found - wanted).max() <= TOLERANCE, member
             begin += wanted.size
 

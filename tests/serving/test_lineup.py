@@ -53,7 +53,7 @@ def engine(slots: np.ndarray, living: dict[int, tuple[str, int]], numbers: np.nd
         members.append(zlib.crc32(name.encode()) if name else 0)
     return TickAnswer(
         numbers=np.array(values, np.float32), ends=np.array(ends), versions=np.array(versions),
-        members=np.array(members), generation=1, endpoint="a",
+        members=np.array(members), kept=np.full(len(members), -1), generation=1, endpoint="a",
     )  # fmt: skip
 
 

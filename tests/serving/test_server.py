@@ -32,7 +32,7 @@ from penstock.serving.triton import Triton
 
 server = Triton.start(Path(sys.argv[1]), capacity=4)
 with Deployer(server.endpoint) as deployer:
-    deployer.deploy(ModelStore(Path(sys.argv[2])).load("kept", 1))
+    deployer.deploy(ModelStore(Path(sys.argv[2])).load("kept", int(sys.argv[3])))
 print("live", flush=True)
 time.sleep(600)
 """
@@ -126,7 +126,7 @@ def test_kill_9_of_the_parent_leaves_nothing_and_a_restart_serves_what_was_deplo
     artifact = make_artifact("kept", seed=5)
     folder = tmp_path / "triton"
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(folder), str(artifact.folder.parent.parent)],
+        [sys.executable, "-c", PARENT, str(folder), str(artifact.folder.parent.parent), str(artifact.version)],
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
@@ -143,7 +143,7 @@ def test_kill_9_of_the_parent_leaves_nothing_and_a_restart_serves_what_was_deplo
     with Triton.start(folder, capacity=2) as again, Pool(again.endpoint, deadline_s=10.0) as pool:
         assert not any(psutil.pid_exists(p) for p in engine)
         said = pool.predict("kept", artifact.golden.windows)
-        assert said.version == 1
+        assert said.version == artifact.version
         assert np.abs(said.values - artifact.golden.predictions).max() <= 1e-5 * artifact.golden.scale[0]
         now = Triton.running(folder)
         assert now is not None
