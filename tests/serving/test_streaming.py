@@ -62,7 +62,7 @@ def test_rows_and_windows_say_the_same_whatever_happens(tmp_path, make_artifact)
     }
     with (
         Triton.start(tmp_path / "triton", capacity=16) as server,
-        Pool(server.endpoint, deadline_s=1.0) as pool,
+        Pool(server.endpoint, deadline_s=3.0) as pool,
         Pool(server.endpoint, deadline_s=10.0) as by_name,
         Deployer(server.endpoint, drain_s=0.02) as deployer,
     ):
