@@ -104,6 +104,21 @@ class ModelStore:
             raise ModelError(f"{folder / CARD}: cannot be read ({error}); deploy or train {name!r} again") from error
         return card
 
+    def note_execution(self, name: str, version: int, execution: Mapping[str, Any]) -> None:
+        """Into the stored card, under `execution`: what executes the model, and what was tried. Nothing else changes.
+
+        Raises ModelNotFound, ModelError.
+        """
+        card = dict(self.card(name, version))
+        folder = self.folder / name / str(version)
+        try:
+            aside = folder / f".{CARD}"
+            write_durably(aside, _json(card | {"execution": dict(execution)}))
+            aside.replace(folder / CARD)
+            sync_folder(folder)
+        except OSError as error:
+            raise ModelError(f"{folder / CARD}: cannot be written: {error}; check the disk and try again") from error
+
     def snapshots(self) -> set[str]:
         """Ids of the archive snapshots that the stored cards name; a card that cannot be read names none."""
         found = set()

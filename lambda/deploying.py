@@ -11,6 +11,7 @@ from penstock.data.models import Artifact
 from penstock.errors import ModelNotFound, Refused
 from penstock.pipeline import Progress
 from penstock.serving.deploy import Deployer
+from penstock.serving.optimize import optimize
 
 if TYPE_CHECKING:
     from penstock.site import Site
@@ -23,6 +24,20 @@ def one(site: Site, artifact: Artifact) -> dict[str, Any]:
         done = deployer.deploy(artifact)
     _record(site, artifact, before)
     return {"live": f"{done.name}@{done.version}", "before": before, "slots": list(done.slots)}
+
+
+def optimized(site: Site, tolerance: float) -> list[dict[str, Any]]:
+    """The fastest right way for each shape, by endpoint; into the cards of the models that are live there.
+
+    Raises BadRequest for a tolerance that is none, ServingError, ModelError.
+    """
+    found = optimize(site.parts.endpoints(), tolerance)
+    for group in found:
+        execution = {k: group[k] for k in ("endpoint", "group", "variant", "tolerance", "machine", "table")}
+        for name, version in group["live"].items():
+            if version in site.models.versions(name):
+                site.models.note_execution(name, version, execution)
+    return found
 
 
 def many(site: Site, artifacts: Sequence[Artifact], progress: Progress | None) -> dict[str, Any]:

@@ -44,7 +44,7 @@ from penstock.errors import ModelError, ModelNotFound, SiteError
 from penstock.export import export
 from penstock.parts import Parts
 from penstock.runs import key_of, run_for
-from penstock.serving.optimize import STANDARD, optimize
+from penstock.serving.optimize import STANDARD
 from penstock.settings import create, open_settings
 from penstock.spans import Moment, moment_ns, span_ns
 
@@ -253,10 +253,11 @@ class Site:
     def optimize(self, tolerance: float = STANDARD) -> list[dict[str, Any]]:
         """Try every way to execute the live LSTMs of each shape, and keep the fastest right one.
 
-        Per endpoint and shape: `group`, `variant`, `members`, `tolerance` and the `table` of trials. They answer
-        meanwhile. `tolerance`: largest difference from Keras, in units of the target's scale.
+        Per endpoint and shape: `group`, `variant`, `members`, `tolerance`, the `table` of trials, and which versions
+        are `live`: their cards tell it too, under `execution`. They answer meanwhile. `tolerance`: largest difference
+        from Keras, in units of the target's scale.
         """
-        return optimize(self.parts.endpoints(), tolerance)
+        return deploying.optimized(self, tolerance)
 
     def artifact(self, name: str, version: int | None = None) -> Artifact:
         """A stored version, None: the newest. Raises ModelNotFound."""

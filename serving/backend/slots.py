@@ -104,8 +104,9 @@ class Slots:
             members = {r.row: r.golden for r in self.view.residents.values() if r.host == key}
             if isinstance(host, Group) and members:
                 group, trials = optimized(host, members, tolerance)
-                chosen[key] = remember(self.folder, key, group, trials)
                 view = self.view
+                live = {n: r.version for n, s in view.published.items() if (r := view.residents[s]).host == key}
+                chosen[key] = remember(self.folder, key, group, trials) | {"live": live}
                 hosts = {**view.hosts, key: group}
                 self.view = view_of(self.capacity, view.generation, view.residents, view.published, hosts)
         return chosen

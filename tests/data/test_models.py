@@ -53,6 +53,20 @@ def test_saved_then_loaded_is_the_same(tmp_path: Path) -> None:
     ]
 
 
+def test_what_executes_a_model_is_noted_in_its_card_and_nothing_else_changes(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    saved = store.save(draft())
+    first, newest = ({"variant": v, "table": [{"variant": v, "one_us": 3.5}]} for v in ("xla", "kernel"))
+    store.note_execution("nox", 1, first)
+    store.note_execution("nox", 1, newest)
+    loaded = store.load("nox", 1)
+    assert loaded.card == {**saved.card, "execution": newest}
+    assert loaded.files == saved.files
+    assert not list(loaded.folder.glob(".*"))
+    with pytest.raises(ModelNotFound):
+        store.note_execution("nox", 2, {})
+
+
 def test_solo_keeps_its_saved_model(tmp_path: Path) -> None:
     store = ModelStore(tmp_path)
     store.save(replace(draft(), kind="solo", serving=None, saved_model=b"zip"))

@@ -88,6 +88,8 @@ def test_a_running_server_tries_them_and_keeps_answering(triton, deployer, make_
         for group in found:
             assert {t["variant"] for t in group["table"]} == set(NAMES)
             assert group["variant"] in {t["variant"] for t in group["table"] if t["right"]}
+        live = {name: version for group in found for name, version in group["live"].items()}
+        assert live.items() >= {(a.name, a.version) for a in artifacts}
         for artifact in artifacts:
             assert canary(pool, artifact.name).checked == f"{artifact.name}@{artifact.version}"
     with pytest.raises(BadRequest, match=r"above 0, at most 0\.1"):
