@@ -55,6 +55,7 @@ def environment(found: Installation, folder: Path) -> dict[str, str]:
         given["LD_LIBRARY_PATH"] = f"{found.libraries}{os.pathsep}{given.get('LD_LIBRARY_PATH', '')}".rstrip(":")
     given.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the golden check knows the CPU's rounding
     given["NUMBA_CACHE_DIR"] = str(folder / "kernels")  # compiled once per site, not at every start
+    given.setdefault("MALLOC_ARENA_MAX", "2")  # each of Triton's fifty threads would keep its own share of every alias
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONDONTWRITEBYTECODE": "1"}
     return given | quiet | {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "2", "OMP_NUM_THREADS": "1"}
 
