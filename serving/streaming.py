@@ -129,8 +129,12 @@ class _Store:
 
     def __init__(self, length: int, features: int) -> None:
         self.length, self.features = length, features
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing is known of any model."""
         self.index: dict[str, int] = {}
-        self.windows = np.zeros((0, length * features), np.float32)
+        self.windows = np.zeros((0, self.length * self.features), np.float32)
         self.kept = np.zeros(0, np.bool_)
         self.ticks, self.slots, self.rest, self.patience = (np.zeros(0, np.int64) for _ in range(4))
 
@@ -149,7 +153,7 @@ class _Store:
         rows = np.array([self.index.get(name, -1) for name in names], np.int64)
         if (rows < 0).any():
             if len(self.index) > 2 * len(names) + 64:  # most have gone, or got another shape
-                self.__init__(self.length, self.features)  # type: ignore[misc]
+                self.clear()
             for name in names:
                 self.index.setdefault(name, len(self.index))
             more = len(self.index) - len(self.kept)

@@ -14,9 +14,11 @@ import pytest
 
 from penstock.data.scoring import Ask
 from penstock.errors import ServingError
+from penstock.serving.bundle import Bundle
 from penstock.serving.deploy import Deployer
 from penstock.serving.pool import Pool
 from penstock.serving.score import Score
+from penstock.serving.streaming import Stream
 from penstock.serving.triton import Triton
 
 SHAPES = {
@@ -101,3 +103,20 @@ def test_rows_and_windows_say_the_same_whatever_happens(tmp_path, make_artifact)
             plant.ask()
             assert stream.rows - before == len(SHAPES) - 1, f"after {event!r} rows did not come back"
         assert stream.rows > len(EVENTS) * 2 * (CALM - 3) * (len(SHAPES) - 1)
+
+
+def test_models_that_have_gone_are_let_go_of_and_those_that_stay_go_on_by_rows(triton, deployer, make_artifact):
+    artifact = make_artifact("stays.on", relative=0)
+    deployer.deploy(artifact)
+    slot = next(m.slot for m in deployer.members() if m.name == "stays.on")
+    here = {triton.endpoint: np.array([slot], np.int32)}
+    past = np.concatenate([artifact.golden.windows[0]] * 30)
+    with Pool(triton.endpoint, deadline_s=10.0) as pool:
+        stream = Stream(pool)
+        for tick in range(100):
+            window = Bundle.of(past[None, tick : tick + 12].copy())
+            stream.tick([f"once.{tick}"], here, window)  # another name each time, as if deployed and withdrawn
+            said = stream.tick(["stays.on"], here, window)
+            assert np.array_equal(said.numbers, pool.tick(here, window).numbers)
+        assert len(stream._stores[12, 3].index) < 80
+        assert stream.rows > 90
