@@ -19,8 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.errors import ServingError, Unavailable
+from penstock.errors import ServingError
 from penstock.serving.bundle import Bundle
+from penstock.serving.outcomes import final
 from penstock.serving.pool import Pool
 from penstock.serving.wire import Streamed, TickAnswer
 
@@ -42,7 +43,8 @@ no LSTM of ours, or executed in another way."""
 class Stream:
     """`Pool.tick` for one asker that comes at every tick; for one thread at a time.
 
-    Its states stand at one endpoint: the one that answered last. Another one is asked when that one has gone.
+    Its states stand at one endpoint: the one that answered last. The others are asked, with a deadline of their own,
+    where that one fails or is silent, as `outcomes.py` has it.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -82,9 +84,9 @@ class Stream:
                 ticks[self._kept_now(keep)] = self._request
                 answer = self._ask(here, bundle, ticks, parts)
             return answer
-        except Unavailable:
+        except ServingError as error:
             others = {endpoint: there for endpoint, there in slots.items() if endpoint != self._endpoint}
-            if not others:
+            if final(error) or not others:
                 raise
             return self._whole(others, bundle, parts)
 

@@ -21,9 +21,11 @@ from ready_made import RAISE, callable_artifact, formula, moody, window
 from penstock.data.models import Artifact
 from penstock.data.scoring import Ask
 from penstock.errors import PenstockError, Unavailable
+from penstock.serving.bundle import Bundle
 from penstock.serving.deploy import Deployer
 from penstock.serving.pool import Pool
 from penstock.serving.score import Score
+from penstock.serving.streaming import Stream
 from penstock.serving.tending import begin, complete, tended
 from penstock.serving.triton import Triton, free_port
 
@@ -201,6 +203,27 @@ def test_a_server_that_hangs_costs_no_call(two, load) -> None:
         os.kill(pid, signal.SIGCONT)
     wait_for(lambda: load[0].pool.stats().endpoints[two.b.endpoint].used)
     unharmed(load)
+
+
+def test_a_stream_whose_server_hangs_is_answered_by_the_other(two) -> None:
+    slots = {}
+    for endpoint in two.endpoints:
+        with Deployer(endpoint) as there:
+            slots[endpoint] = np.array([m.slot for m in there.members() if m.name == "nox"], np.int32)
+    random = np.random.default_rng(6)
+    with Pool(two.endpoints, deadline_s=2.0) as pool:
+        stream, past = Stream(pool), random.normal(20, 5, (1, 30, 3)).astype(np.float32)
+        asked = [Bundle.of(past[:, k : k + 12].copy()) for k in range(5)]
+        first = [stream.tick(["nox"], slots, bundle).endpoint for bundle in asked[:3]]
+        hung = two.a if first[-1] == two.a.endpoint else two.b
+        pid = Triton.running(hung.folder).server
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            said = [stream.tick(["nox"], slots, bundle) for bundle in asked[3:]]
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert {s.endpoint for s in said} == set(two.endpoints) - {hung.endpoint}
+        assert all(s.versions[0] > 0 for s in said)
 
 
 def test_a_server_that_comes_back_empty_is_given_its_models_and_is_asked_again(two, load, tmp_path: Path) -> None:
