@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float32] | NDArray[np.float64]
+Rows = slice | NDArray[np.intp]
 
 GOOD, UNCERTAIN, BAD = 0x00, 0x40, 0x80
 """Source status of a reading (uint8), OPC-like: a larger number is a worse status."""
@@ -38,6 +39,10 @@ class Frame:
     def only(self, mask: NDArray[np.bool_]) -> Frame:
         """The readings where `mask` [n] is true."""
         return Frame(times=self.times[mask], tags=self.tags[mask], values=self.values[mask], quality=self.quality[mask])
+
+    def rows(self, at: Rows) -> Frame:
+        """The readings at `at`; views of them where it is a slice."""
+        return Frame(times=self.times[at], tags=self.tags[at], values=self.values[at], quality=self.quality[at])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,6 +74,10 @@ class Dense:
             values=self.values[rows, columns],
             quality=self.quality[rows, columns],
         )
+
+    def rows(self, at: Rows) -> Dense:
+        """The rows at `at`; views of them where it is a slice."""
+        return Dense(times=self.times[at], tags=self.tags, values=self.values[at], quality=self.quality[at])
 
     def columns(self, keep: NDArray[np.intp]) -> Dense:
         """The columns at positions `keep`."""

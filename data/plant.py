@@ -122,9 +122,38 @@ class ModelSpec:
     retrain: RetrainSpec = RetrainSpec()
 
 
+SourceKind = Literal["mqtt", "opcua", "kafka", "tcp"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSpec:
+    """Where readings come from while the plant runs. Addresses and secrets are the site's, not the plant's."""
+
+    name: str
+    kind: SourceKind
+    lateness_ns: int
+    """How far behind its newest event time a reading may be and still be on time."""
+    idle_ns: int
+    """Silent for this long, it no longer holds the others."""
+    skew_ns: int
+    """Readings dated further ahead of their arrival are quarantined."""
+    format: Literal["json", "arrow"] = "json"
+    """Of messages."""
+    topics: tuple[str, ...] = ()
+    """MQTT: filters; Kafka: topics."""
+    tag: str = ""
+    """MQTT, Kafka: the tag of a message that names none, from its topic's levels: "{2}/{3}"; empty: the whole topic."""
+    nodes: tuple[str, ...] = ()
+    """OPC UA: nodes to read; of folders and objects all variables below."""
+    interval_ns: int = 1_000_000_000
+    """OPC UA: publishing and sampling interval."""
+    columns: Mapping[str, str | None] = field(default_factory=dict)
+    """Name that the source uses -> tag of the plant; None leaves it out. Names not listed are tags' own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plant:
-    """Tags and models of one plant."""
+    """Tags, models and sources of one plant."""
 
     name: str
     period_ns: int
@@ -133,6 +162,8 @@ class Plant:
     tags: Mapping[str, Tag]
     """By name, in the order of the file."""
     models: Mapping[str, ModelSpec]
+    sources: Mapping[str, SourceSpec] = field(default_factory=dict)
+    """Live ones, by name."""
 
     def model(self, name: str) -> ModelSpec:
         """The model called `name`.

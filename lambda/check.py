@@ -6,9 +6,10 @@ from pathlib import Path
 
 from penstock.data.plant import Plant
 from penstock.data.plants.plant_file import load_plant
-from penstock.errors import SiteError
+from penstock.errors import PlantError, SiteError
 from penstock.import_options import read_options
-from penstock.settings import read_settings
+from penstock.site_toml import read_settings
+from penstock.sources import unmatched
 
 
 def check_place(place: Path) -> Plant:
@@ -20,9 +21,11 @@ def check_place(place: Path) -> Plant:
         return _checked(place)
     if not (place / "plant.toml").exists():
         raise SiteError(f"{place}: holds no plant.toml; make a site with: penstock init {place}")
-    if (place / "site.toml").exists():
-        read_settings(place / "site.toml")
-    return _checked(place / "plant.toml")
+    settings = read_settings(place / "site.toml")
+    plant = _checked(place / "plant.toml")
+    if mistakes := unmatched(plant.sources, settings, place):
+        raise PlantError(mistakes)
+    return plant
 
 
 def _checked(file: Path) -> Plant:

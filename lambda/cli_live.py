@@ -48,7 +48,9 @@ def stream(
 ) -> None:
     """Run the speed layer: journal, window and score readings as they arrive.
 
-    Ends with the source, after --ticks, or on Ctrl-C; the next start goes on where it stopped.
+    Without --replay it reads the live sources of plant.toml. Ends with the source, after --ticks, or on Ctrl-C;
+    the next start goes on where it stopped.
+    Example: penstock stream --site turbine
     Example: penstock stream --site turbine --replay gas-turbine:2014 --rate 3600
     """
     from penstock.screen import Progress, streamed

@@ -27,7 +27,8 @@ from penstock.data.registry import Registry
 from penstock.errors import PenstockError
 from penstock.serving.provision import cached, on_path
 from penstock.serving.triton import Triton
-from penstock.settings import migrated, read_settings
+from penstock.settings import migrated
+from penstock.site_toml import read_settings
 from penstock.speed.process import occupied
 from penstock.up import record
 

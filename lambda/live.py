@@ -19,6 +19,7 @@ from penstock.import_options import joined
 from penstock.loading import reading_options
 from penstock.serving.tending import begin, tended
 from penstock.serving.triton import Triton
+from penstock.sources import live_sources
 from penstock.speed.clock import SourceClock
 from penstock.speed.source import Source
 from penstock.speed.sources.replay import Replay, together
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from penstock.site import Site
 
 Progress = Callable[[int, int | None, str], None]
+Sources = Sequence[tuple[Source, SourceClock]]
 
 
 def stream(
@@ -42,16 +44,21 @@ def stream(
     metrics_port: int | None = None,
 ) -> dict[str, Any]:
     """`Site.stream`. Raises SourceError where there is nothing to stream."""
-    if source is None:
-        raise SourceError("nothing to stream: name a file or a data set to replay, such as gas-turbine:2014")
-    replayed = replay(site, source, options, rate, ticks, brisk)  # a wrong option is told before Triton is started
-    return run(site, replayed, _teller(site, ticks, progress, on_tick), metrics_port)
+    # What is wrong with a source is told before Triton is started.
+    if source is not None:
+        sources: Sources = [(replay(site, source, options, rate, ticks, brisk), SourceClock())]
+    elif not (sources := live_sources(site)):
+        raise SourceError(
+            "nothing to stream: plant.toml has no live source; add a table [sources.NAME], "
+            "or name a file or a data set to replay, such as gas-turbine:2014"
+        )
+    return run(site, sources, _teller(site, ticks, progress, on_tick), metrics_port)
 
 
 def run(
-    site: Site, source: Source, on_tick: Callable[[Spoken], None], metrics_port: int | None = None
+    site: Site, sources: Sources, on_tick: Callable[[Spoken], None], metrics_port: int | None = None
 ) -> dict[str, Any]:
-    """Every champion answers what `source` brings, until it ends; the report of the run.
+    """Every champion answers what `sources` bring, until they end; the report of the run.
 
     Servers that somebody else runs are given what they lack, also those that come back meanwhile.
     """
@@ -60,13 +67,13 @@ def run(
     ours = Triton.running(site.folder / "triton")  # watched by whoever started it
     others = [e for e in endpoints if ours is None or e != ours.endpoint]
     with tended(others, site.models.champions, site.models.load):
-        return _stream(site, endpoints, source, on_tick, metrics_port)
+        return _stream(site, endpoints, sources, on_tick, metrics_port)
 
 
 def _stream(
     site: Site,
     endpoints: Sequence[str],
-    source: Source,
+    sources: Sources,
     on_tick: Callable[[Spoken], None],
     metrics_port: int | None,
 ) -> dict[str, Any]:
@@ -77,7 +84,7 @@ def _stream(
         site.folder,
         site.layout,
         site.registry.lookup,
-        [(source, SourceClock())],
+        sources,
         segment_bytes=site.settings.journal.segment_mb << 20,
         commit_every_s=site.settings.archive.commit_every_s,
         retention=site.retention(),

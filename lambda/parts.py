@@ -19,7 +19,7 @@ from penstock.cluster import client_for, local_cluster
 from penstock.serving.running import Running
 from penstock.serving.triton import Triton
 from penstock.serving.watch import Watch
-from penstock.settings import Settings
+from penstock.site_toml import Settings
 from penstock.up import record
 
 START_S = 180.0

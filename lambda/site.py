@@ -306,7 +306,7 @@ class Site:
 
     def stream(
         self,
-        replay: Any,
+        replay: Any = None,
         *,
         rate: float | None = None,
         ticks: int | None = None,
@@ -316,7 +316,7 @@ class Site:
         metrics_port: int | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        """Replay a source through the speed layer: journal, windows, predictions; its report.
+        """Run the speed layer on a replay, or (None) on plant.toml's live sources: journal, windows, predictions.
 
         `rate`: event seconds per second, None: as fast as it goes. `ticks`: end after so many
         distinct event times, `brisk`: the first so many go as fast as they can whatever the rate,

@@ -16,6 +16,7 @@ from penstock.data.history import cells_now
 from penstock.serving.external import Heard, heard
 from penstock.serving.triton import Triton
 from penstock.serving.watch import read_watched
+from penstock.source_rows import source_rows
 from penstock.speed.process import occupied
 from penstock.speed.status import read_status
 from penstock.up import record
@@ -64,7 +65,9 @@ def status(site: Site) -> list[dict[str, str]]:
     """One row per part: part, state (ok, idle, wrong), what, todo."""
     told, alive = record.read(site.folder), record.alive(site.folder)
     files = [_archive(site), _journal(site), _models(site)]
-    return files + rows(str(site.folder), site.plant.timezone, told, alive, [_triton(site), _stream(site)])
+    parts = rows(str(site.folder), site.plant.timezone, told, alive, [_triton(site), _stream(site)])
+    sources = source_rows(read_status(site.folder / "speed") or {}, time.time_ns(), _running(site))
+    return [*files, *parts, *sources]
 
 
 def _row(part: str, state: str, what: str, todo: str = "") -> dict[str, str]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from penstock.data.frame import Dense, Frame, Readings
+from penstock.data.frame import Frame, Readings
 from penstock.data.grid import Grid
 from penstock.data.journal import ClockDecision
 
@@ -35,6 +35,8 @@ class SourceClock:
     """How far behind its newest event time a reading may be and still be on time."""
     idle_ns: int | None = None
     """Silent for this long (arrival time), it no longer holds the watermark; None: it always does."""
+    skew_ns: int | None = None
+    """Readings further ahead of their arrival are quarantined; None: none is (a replay)."""
 
 
 @dataclass(slots=True)
@@ -58,6 +60,16 @@ class Clock:
         """Ticks below are closed; None before the first decision."""
         self.begin: int | None = None
         """The first tick that a source of the clock ever touched, as far back as the first decision reaches."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the sources that it waits for."""
+        return tuple(self._heard)
+
+    def heard(self, source: str) -> tuple[int | None, bool]:
+        """(newest event time, whether it holds the others no more) of a source."""
+        heard = self._heard[source]
+        return heard.newest, heard.idle
 
     def state(self) -> dict[str, Any]:
         """JSON-able; `resume` of it is this clock again."""
@@ -162,10 +174,5 @@ def quarantine(readings: Readings, limit_ns: int | None) -> tuple[Readings, int]
     """
     if limit_ns is None or not len(readings.times) or int(readings.times.max()) <= limit_ns:
         return readings, 0
-    keep = readings.times <= limit_ns
-    if isinstance(readings, Frame):
-        return readings.only(keep), int(np.count_nonzero(~keep))
-    kept = Dense(
-        times=readings.times[keep], tags=readings.tags, values=readings.values[keep], quality=readings.quality[keep]
-    )
+    kept = readings.rows(np.flatnonzero(readings.times <= limit_ns))
     return kept, len(readings) - len(kept)

@@ -7,19 +7,27 @@ causes, and only then acknowledged. Knows nothing of shards' work or models.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from penstock.data.frame import Dense, Readings
 from penstock.data.grid import Grid
-from penstock.data.journal import ClockDecision, Entry, Journal, Kind
+from penstock.data.journal import Entry, Journal, Kind
 from penstock.data.layout import Layout
 from penstock.speed.clock import Clock, SourceClock, quarantine, span_of
-from penstock.speed.source import Delivery, Source
+from penstock.speed.source import PART, Delivery, Source, journal_name, offsets_of
+
+log = logging.getLogger(__name__)
 
 GROUP = 64
 """Deliveries made durable together at most; so many may wait."""
 LOOK_S = 0.2
 """How often the clock is looked at while nothing arrives, and a held source asks again."""
+CELLS = 1 << 19
+"""Most values of one entry: the journal takes it whole or not at all, and its segments may be of 16 MB."""
+AGAIN_S = (0.2, 10.0)
+"""Before a live source that failed is asked again: first and longest."""
 
 
 @dataclass(slots=True)
@@ -50,16 +58,16 @@ class Intake:
         sources: Sequence[tuple[Source, SourceClock]],
         *,
         now: Callable[[], int],
-        skew_ns: int | None = None,
         may_read: Callable[[], bool] = lambda: True,
         appended: Callable[[], None] = lambda: None,
     ) -> None:
-        """`now`: arrival time, ns UTC. `skew_ns`: readings further ahead of it are quarantined.
+        """`now`: arrival time, ns UTC.
 
         `may_read`: false holds patient sources back. `appended` is called after each group is durable.
         """
-        self._journal, self._layout, self._now, self._skew_ns = journal, layout, now, skew_ns
+        self._journal, self._layout, self._now = journal, layout, now
         self._sources = [s for s, _ in sources]
+        self._skew_ns = {s.name: rule.skew_ns for s, rule in sources}
         self._may_read, self._appended = may_read, appended
         self._offsets: dict[str, int] = {}
         self._arrivals: asyncio.Queue[Arrival] = asyncio.Queue(GROUP)
@@ -82,11 +90,28 @@ class Intake:
             await asyncio.gather(*readers, return_exceptions=True)
 
     async def _read(self, source: Source, stop: asyncio.Event) -> None:
-        async for delivery in source.deliveries(self._offsets.get(source.name, 0)):
-            await self._arrivals.put(Arrival(source=source, delivery=delivery))
-            while source.patient and not self._may_read() and not stop.is_set():
-                await asyncio.sleep(LOOK_S / 4)
+        """A file's error ends the run; a live source's costs only itself: it is asked again, as often as it takes."""
+        pause_s, failed = AGAIN_S[0], True
+        while failed and not stop.is_set():
+            try:
+                async for delivery in source.deliveries(offsets_of(source.name, self._offsets)):
+                    pause_s = AGAIN_S[0]
+                    await self._take(source, delivery, stop)
+                failed = False
+            except Exception as error:
+                if source.link is None:
+                    raise
+                log.exception("source %s failed; it is asked again", source.name)
+                source.link.went_down(f"{type(error).__name__}: {error}")
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, AGAIN_S[1])
         await self._arrivals.put(Arrival(source=source, delivery=None))
+
+    async def _take(self, source: Source, delivery: Delivery, stop: asyncio.Event) -> None:
+        """Waits while much waits: that is how a source is held back."""
+        await self._arrivals.put(Arrival(source=source, delivery=delivery))
+        while source.patient and not self._may_read() and not stop.is_set():
+            await asyncio.sleep(LOOK_S / 4)
 
     async def _write(self, readers: Sequence[asyncio.Task[None]], stop: asyncio.Event) -> bool:
         running = len(self._sources)
@@ -95,7 +120,7 @@ class Intake:
             for reader in readers:
                 if reader.done() and (error := reader.exception()) is not None:
                     raise error
-            entries = [self._entry(a) for a in arrivals]
+            entries = [entry for a in arrivals for entry in self._entries(a)]
             if (decision := self.clock.wait(self._now())) is not None:
                 entries.append(Entry(source="clock", source_offset=0, parts={}, clock=decision))
             if entries:
@@ -117,25 +142,41 @@ class Intake:
             arrivals.append(self._arrivals.get_nowait())
         return arrivals
 
-    def _entry(self, arrival: Arrival) -> Entry:
+    def _entries(self, arrival: Arrival) -> Iterator[Entry]:
+        """Only the last entry of a large delivery has its offset: after a kill between them, all of it comes again."""
         name, delivery = arrival.source.name, arrival.delivery
         if delivery is None:
             ended = self.clock.end(name)
-            return Entry(source=name, source_offset=self._offsets.get(name, 0), parts={}, clock=ended)
-        self._offsets[name] = delivery.offset
-        limit = None if self._skew_ns is None else self._now() + self._skew_ns
-        readings, quarantined = quarantine(delivery.readings, limit)
-        span = span_of(readings)
-        decision: ClockDecision | None = None
+            yield Entry(source=name, source_offset=self._offsets.get(name, 0), parts={}, clock=ended)
+            return
+        key, skew_ns = journal_name(name, delivery.part), self._skew_ns[name]
+        readings, quarantined = quarantine(delivery.readings, None if skew_ns is None else self._now() + skew_ns)
+        pieces = list(_pieces(readings))
+        for piece in pieces[:-1]:
+            yield self._entry(name, key, self._offsets.get(key, 0), piece)
+        self._offsets[key] = delivery.offset
+        yield self._entry(name, key, delivery.offset, pieces[-1], delivery.rejected, quarantined)
+
+    def _entry(
+        self, name: str, key: str, offset: int, readings: Readings, rejected: int = 0, quarantined: int = 0
+    ) -> Entry:
+        span, decision = span_of(readings), None
         if span is not None:
             decision = self.clock.observe(name, span[1], self._now(), span[0])
         self.counts.accepted += len(readings)
-        self.counts.rejected += delivery.rejected
+        self.counts.rejected += rejected
         self.counts.quarantined += quarantined
         return Entry(
-            source=name, source_offset=delivery.offset, parts=self._layout().split(readings),
-            rejected=delivery.rejected, quarantined=quarantined, clock=decision,
+            source=key, source_offset=offset, parts=self._layout().split(readings),
+            rejected=rejected, quarantined=quarantined, clock=decision,
         )  # fmt: skip
+
+
+def _pieces(readings: Readings) -> Iterator[Readings]:
+    """Rows in pieces of at most CELLS values; at least one piece."""
+    most = max(1, CELLS // max(1, len(readings.tags) if isinstance(readings, Dense) else 1))
+    for begin in range(0, max(1, len(readings.times)), most):
+        yield readings.rows(slice(begin, begin + most))
 
 
 def resume(clock: Clock, journal: Journal) -> None:
@@ -147,4 +188,9 @@ def resume(clock: Clock, journal: Journal) -> None:
     decided = [r.sequence for r in journal.read(first, tail, -1) if r.kind is Kind.CLOCK]
     for record in journal.read(decided[-1] + 1 if decided else first, tail):
         if record.readings is not None and (span := span_of(record.readings)) is not None:
-            clock.note(record.source, span[1], span[0])
+            clock.note(owner(record.source, clock.sources), span[1], span[0])
+
+
+def owner(name: str, sources: Sequence[str]) -> str:
+    """The source that a name in the journal belongs to: its own, or that of one of its parts."""
+    return name if name in sources else name.partition(PART)[0]

@@ -26,12 +26,13 @@ from penstock.speed.clock import begin_of
 from penstock.speed.delays import Closes
 from penstock.speed.following import POLL_S, Following, Place
 from penstock.speed.intake import Intake
+from penstock.speed.link import Link
 from penstock.speed.plan import ReadPlan, forget_plans
 from penstock.speed.process import alone, connected, signals_to
 from penstock.speed.rate import Rate
 from penstock.speed.scorer import PlanTooSmall, Scorer
 from penstock.speed.setup import Setup
-from penstock.speed.status import Report, Status, write_status
+from penstock.speed.status import Report, SourceTold, Status, write_status
 from penstock.speed.upkeep import Upkeep
 
 __all__ = ["Report", "Service", "Setup"]
@@ -82,7 +83,7 @@ class Service:
         self._begun_at = self._journal.tail
         self._intake = Intake(
             self._journal, setup.grid, setup.layout, setup.sources,
-            now=setup.now, skew_ns=setup.skew_ns, may_read=self._may_read, appended=self._appended,
+            now=setup.now, may_read=self._may_read, appended=self._appended,
         )  # fmt: skip
 
     def stop(self) -> None:
@@ -260,9 +261,14 @@ class Service:
             rate=self._rate.at(now_ns / 1e9),
             replay=all(source.patient for source, _ in self._setup.sources),
             trouble=None if following is None else following.trouble,
+            sources={s.name: self._told(s.name, s.link) for s, _ in self._setup.sources if s.link is not None},
             report=self.report(),
         )
         write_status(self._setup.site / "speed", status)
+
+    def _told(self, name: str, link: Link) -> SourceTold:
+        newest_ns, idle = self._intake.clock.heard(name)
+        return SourceTold(**link.told(), newest_ns=newest_ns, idle=idle)
 
 
 def _joined(specs: Sequence[WindowSpec], members: Sequence[Member]) -> list[WindowSpec]:

@@ -42,8 +42,6 @@ class Setup:
     """Between two commits of the archive."""
     retention: Retention | None = None
     """Which old commits of the archive go; None: none."""
-    skew_ns: int | None = None
-    """Readings further ahead of the wall clock are quarantined; None: none is (a replay)."""
     now: Callable[[], int] = time.time_ns
     """Wall clock, ns UTC."""
     on_tick: Callable[[Spoken], None] = lambda spoken: None

@@ -11,6 +11,7 @@ from typing import Any
 
 from penstock.errors import SiteError
 from penstock.speed.delays import Delays, Told
+from penstock.speed.link import LinkTold
 
 FILE = "status.json"
 
@@ -45,6 +46,15 @@ class Report:
     """From a tick's close, durable in the journal, to its row in the speed view; ticks closed in this run."""
 
 
+class SourceTold(LinkTold):
+    """A live source: its link, and how far its readings are. Ages of link and data are apart: a quiet plant is none."""
+
+    newest_ns: int | None
+    """Newest event time."""
+    idle: bool
+    """Silent for so long that it holds the others no more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """A moment of a running service. Times are ns UTC."""
@@ -69,6 +79,8 @@ class Status:
     """Whether all that comes is recorded, from files and not from a plant."""
     trouble: str | None
     """Why nothing is said at the moment; None when all is well."""
+    sources: Mapping[str, SourceTold]
+    """The live sources, by name."""
     report: Report
     """The run so far."""
 

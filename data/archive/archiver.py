@@ -76,7 +76,7 @@ class Batch:
         for is_late in (False, True):
             rows = late == is_late
             if rows.any():
-                part = readings if rows.all() else _rows(readings, rows)
+                part = readings if rows.all() else readings.rows(np.flatnonzero(rows))
                 self.heaps.setdefault((double, is_late, tags), []).append(part)
 
 
@@ -95,13 +95,13 @@ class Heap:
         ticks = grid.tick(readings.times)
         if not bool((np.diff(ticks) >= 0).all()):
             order = np.argsort(ticks, kind="stable")
-            readings, ticks = _rows(readings, order), ticks[order]
+            readings, ticks = readings.rows(order), ticks[order]
         return cls(readings=readings, ticks=ticks, is_late=is_late)
 
     def part(self, begin: int, end: int) -> Heap:
         """Rows begin..end-1."""
         rows = slice(begin, end)
-        return Heap(readings=_rows(self.readings, rows), ticks=self.ticks[rows], is_late=self.is_late)
+        return Heap(readings=self.readings.rows(rows), ticks=self.ticks[rows], is_late=self.is_late)
 
 
 def drain(
@@ -195,13 +195,6 @@ def _stages(parts: Sequence[Heap], dtype: str, index: NDArray[np.int32], grid: G
         for part in parts:
             stage.put(part.readings, grid, here.astype(np.int32), EVERYTHING if part.is_late else None)
         yield column, stage
-
-
-def _rows(readings: Readings, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Readings:
-    values, quality = readings.values[rows], readings.quality[rows]
-    if isinstance(readings, Dense):
-        return Dense(times=readings.times[rows], tags=readings.tags, values=values, quality=quality)
-    return Frame(times=readings.times[rows], tags=readings.tags[rows], values=values, quality=quality)
 
 
 def _joined(heap: list[Readings]) -> Readings:

@@ -18,6 +18,7 @@ from penstock.data.durations import DURATION
 from penstock.data.expressions import names as names_in
 from penstock.data.plant import MODEL_NAME, ModelSpec, Plant, Tag, usable_name
 from penstock.data.plants.model_table import Scope, read_model
+from penstock.data.plants.source_table import read_sources
 from penstock.data.plants.tables import Mistakes, Table, dotted, near_name, shown
 from penstock.data.plants.tag_file import read_tag_file
 from penstock.data.plants.tag_table import Assets, read_tags
@@ -64,7 +65,8 @@ def _parse(path: Path) -> tuple[Plant, list[Mistake]]:
         needs=needs(tags, mistakes),
     )
     models = _models(root, assets, scope)
-    for key in ("sources", "sinks", "alarms"):
+    sources = read_sources(root.sub("sources"), period_ns)
+    for key in ("sinks", "alarms"):
         for entry in (table := root.sub(key)).names():
             table.sub(entry)
     plant = Plant(
@@ -74,6 +76,7 @@ def _parse(path: Path) -> tuple[Plant, list[Mistake]]:
         clock=cast(Literal["live", "replay"], clock),
         tags=tags,
         models=models,
+        sources=sources,
     )
     return plant, mistakes.listed()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ class Beat:
     """
 
     patient = True
+    link = None
 
     def __init__(self, replay: Replay, grid: Grid, *, skip: int) -> None:
         """The replay's first `skip` ticks go flat out and are not measured."""
@@ -34,10 +35,10 @@ class Beat:
         self._replay, self._grid, self._skip = replay, grid, skip
         self._said: list[tuple[float, float]] = []
 
-    async def deliveries(self, resume_at: int) -> AsyncIterator[Delivery]:
+    async def deliveries(self, offsets: Mapping[str, int]) -> AsyncIterator[Delivery]:
         """Those of the replay."""
         first: int | None = None
-        async for delivery in self._replay.deliveries(resume_at):
+        async for delivery in self._replay.deliveries(offsets):
             if self.over.is_set():
                 return
             tick = self._grid.tick_of(int(delivery.readings.times[-1]))

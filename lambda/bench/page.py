@@ -35,6 +35,7 @@ from penstock.errors import SiteError
 from penstock.page_process import PageProcess
 from penstock.serving.feed import ROWS
 from penstock.site import Site
+from penstock.speed.clock import SourceClock
 
 SETTLE_S = 20.0
 """After the replay has begun to keep time: what was read at full speed is worked off."""
@@ -108,7 +109,7 @@ def _streamed(site: Site, wish: Wish, told: Told) -> tuple[Beat, Seen]:
     with ThreadPoolExecutor(1) as pool:
         watching = pool.submit(_watch, site.folder, wish, beat, seen, stop, told)
         try:
-            live.run(site, beat, beat.said)
+            live.run(site, [(beat, SourceClock())], beat.said)
         finally:
             stop.set()
         watching.result()

@@ -22,8 +22,8 @@ from penstock.page import serve
 from penstock.parts import START_S, Parts
 from penstock.serving.triton import Triton
 from penstock.serving.watch import Watch
-from penstock.settings import Settings
 from penstock.site import Site
+from penstock.site_toml import Settings
 from penstock.speed.status import read_status
 from penstock.up.child import Child
 
@@ -69,7 +69,8 @@ def stream(order: Order, child: Child) -> None:
     with Site.open(order["site"]) as site:
         site.parts = Parts(site.folder, _by_address(site.settings, order["needs"]))
         folder, source = site.folder / "speed", order["source"]
-        threading.Thread(target=_say_when_it_runs, args=(folder, source, child), daemon=True).start()
+        what = source or ", ".join(site.plant.sources)
+        threading.Thread(target=_say_when_it_runs, args=(folder, what, child), daemon=True).start()
         report = site.stream(source, rate=order["rate"], ticks=order["ticks"], **order["options"])
     if report["ended"]:
         child.say(ended=True, what=f"ended after {report['ticks']} ticks")
@@ -125,8 +126,8 @@ def _told_of(now: int, wanted: int, again: int) -> str:
     return f"{there}, restarted {again} of them" if again > 0 else there
 
 
-def _say_when_it_runs(folder: Path, source: str, child: Child) -> None:
+def _say_when_it_runs(folder: Path, what: str, child: Child) -> None:
     """A service writes its status once it is connected; the supervisor has a deadline for it."""
     while (read_status(folder) or {}).get("pid") != os.getpid():
         time.sleep(0.2)
-    child.say(up=None, what=source)
+    child.say(up=None, what=what)

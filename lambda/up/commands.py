@@ -14,6 +14,7 @@ from typing import Any
 
 from penstock import inputs
 from penstock.check import check_place
+from penstock.data.plants.plant_file import load_plant
 from penstock.errors import SiteError, Unavailable
 from penstock.settings import open_settings
 from penstock.up.child import Child
@@ -47,8 +48,16 @@ def checked(folder: Path, replay: Mapping[str, Any] | None) -> Path:
     return folder
 
 
+def streamed(folder: Path, replay: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What the stream part is to read: the replay, else the live sources of plant.toml; None: there is nothing."""
+    if replay is None and load_plant(folder / "plant.toml").sources:
+        return {"source": None, "rate": None, "ticks": None, "options": {}}
+    return replay
+
+
 def plans(folder: Path, replay: Mapping[str, Any] | None, port: int) -> list[Plan]:
     """The parts of a site, in the order in which they end; what site.toml names by address is none of them."""
+    replay = streamed(folder, replay)
     settings, site = open_settings(folder).settings, str(folder)
     found = [Plan(name="page", order={"site": site, "port": port}, stop_s=15.0)]
     if settings.dask.scheduler is None:

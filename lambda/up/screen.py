@@ -12,13 +12,16 @@ from penstock.up import commands
 from penstock.up.commands import line
 from penstock.up.record import PartRecord, Record, State
 
-NO_SOURCE = "no source: give one with --replay SOURCE, or run beside this: penstock stream --replay SOURCE --site {}"
+NO_SOURCE = (
+    "no source: plant.toml has no [sources.NAME]; give one with --replay SOURCE, "
+    "or run beside this: penstock stream --replay SOURCE --site {}"
+)
 
 
 def run(site: Path, replay: Mapping[str, Any] | None, port: int, *, detach: bool, as_json: bool) -> None:
     """Bring the site up and, unless detached, stay until it is told to end. Raises what `commands` raises."""
     folder = commands.checked(site, replay)
-    note = NO_SOURCE.format(site) if replay is None else ""
+    note = NO_SOURCE.format(site) if commands.streamed(folder, replay) is None else ""
     if detach:
         record = commands.detach(folder, replay, port)
         for part in reversed(record.parts if not as_json else ()):

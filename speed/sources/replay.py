@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from penstock.errors import SourceError
 from penstock.speed.source import Delivery
 
 CELLS = 1 << 19
-"""Most values in one delivery: the journal takes it whole or not at all, and its segments may be of 16 MB."""
+"""Most values in one delivery."""
 NAP_S = 0.5
 """Longest single sleep: a cancelled replay ends this soon."""
 
@@ -28,6 +28,7 @@ class Replay:
     """Blocks of readings in order of time, cut into deliveries."""
 
     patient = True
+    link = None
 
     def __init__(
         self,
@@ -52,13 +53,13 @@ class Replay:
         self.name = name
         self._blocks, self._rate, self._group, self._moments, self._brisk = blocks, rate, group, moments, brisk
 
-    async def deliveries(self, resume_at: int) -> AsyncIterator[Delivery]:
-        """Rows from number `resume_at` on. At a rate, a row is never delivered before its turn.
+    async def deliveries(self, offsets: Mapping[str, int]) -> AsyncIterator[Delivery]:
+        """Rows from number `offsets` [""] on. At a rate, a row is never delivered before its turn.
 
         Raises SourceError where a row is older than the one before it.
         """
         start: tuple[int, float] | None = None
-        for offset, block, paced in self._cut(resume_at):
+        for offset, block, paced in self._cut(offsets.get("", 0)):
             if self._rate is not None and paced:
                 if start is None:
                     start = int(block.times[0]), time.monotonic()
@@ -82,7 +83,7 @@ class Replay:
             for begin, end, paced in self._bounds(block, starts, last, brisk):
                 begin = max(begin, resume_at - row)
                 if begin < end:
-                    yield row + end, _rows(block, slice(begin, end)), paced
+                    yield row + end, block.rows(slice(begin, end)), paced
             if last < len(block.times):
                 return
             row, moments, newest = row + len(block.times), moments + len(starts) - known, int(block.times[-1])
@@ -141,7 +142,7 @@ def together(parts: Sequence[Readings]) -> Readings:
     )
     if any((np.diff(f.times) < 0).any() for f in frames):
         return joined
-    return _rows(joined, np.argsort(joined.times, kind="stable"))
+    return joined.rows(np.argsort(joined.times, kind="stable"))
 
 
 def _widest(values: Sequence[Float], axis: int) -> Float:
@@ -153,13 +154,6 @@ def _widest(values: Sequence[Float], axis: int) -> Float:
 def _moments(times: NDArray[np.int64]) -> NDArray[np.int64]:
     """Rows at which a new event time begins; `times` rise."""
     return np.flatnonzero(np.diff(times, prepend=times[0] - 1)).astype(np.int64)
-
-
-def _rows(block: Readings, rows: slice | NDArray[np.intp]) -> Readings:
-    times, values, quality = block.times[rows], block.values[rows], block.quality[rows]
-    if isinstance(block, Dense):
-        return Dense(times=times, tags=block.tags, values=values, quality=quality)
-    return Frame(times=times, tags=block.tags[rows], values=values, quality=quality)
 
 
 async def _until(due: float) -> None:

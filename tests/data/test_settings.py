@@ -10,7 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from penstock.errors import PlantError, SiteError
-from penstock.settings import Settings, create, migrated, open_settings, parse_settings
+from penstock.settings import create, migrated, open_settings
+from penstock.site_toml import Settings, SourceSettings, parse_settings
 
 CREATED = "2024-05-01T00:00:00+00:00"
 
@@ -70,8 +71,25 @@ def test_a_value_where_a_table_belongs() -> None:
         parse_settings("journal = 3", "site.toml")
 
 
+def test_a_mistake_in_a_source_is_told_with_its_name() -> None:
+    text = """
+[sources.plc]
+url = "http://broker"
+passwort_file = "secret"
+[sources.line2]
+user = 3
+"""
+    with pytest.raises(PlantError) as told:
+        parse_settings(text, "site.toml")
+    found = {mistake.key: mistake for mistake in told.value.mistakes}
+    assert set(found) == {"sources.plc.url", "sources.plc.passwort_file", "sources.line2.url", "sources.line2.user"}
+    assert "mqtts://" in found["sources.plc.url"].allowed
+    assert found["sources.plc.passwort_file"].near == "password_file"
+    assert found["sources.line2.url"].found == "nothing"
+
+
 def test_every_setting_says_what_it_may_be() -> None:
-    for section in (Settings, *(type(field.default) for field in Settings.model_fields.values())):
+    for section in (Settings, SourceSettings, *(type(field.default) for field in Settings.model_fields.values())):
         if not issubclass(section, BaseModel):
             continue
         for name, field in section.model_fields.items():

@@ -72,7 +72,7 @@ def test_a_tick_is_due_when_the_next_one_begins() -> None:
     beat = Beat(Replay("r", lambda: [block], rate=10.0, brisk=7), grid, skip=7)
     beat.said(spoken(3))
     assert beat.begin is None
-    anext_all(beat.deliveries(0))
+    anext_all(beat.deliveries({}))
     assert beat.begin is not None
     tick, begun = beat.begin
     assert tick == 7
@@ -84,7 +84,7 @@ def test_a_tick_is_due_when_the_next_one_begins() -> None:
     assert before - 1e-6 <= begun + 2 + beat.delays_ms(begun + 1.9, begun + 2.1)[0] / 1000 <= after + 1e-6
     assert len(beat.delays_ms(begun, begun + 1.9)) == 0
     beat.over.set()
-    assert anext_all(beat.deliveries(0)) == 0
+    assert anext_all(beat.deliveries({})) == 0
 
 
 def anext_all(deliveries: AsyncIterator[object]) -> int:

@@ -39,11 +39,12 @@ from penstock.data.plant import LstmSpec
 from penstock.data.plants.model_table import LSTM_KEYS, MODEL_KEYS, RETRAIN_KEYS
 from penstock.data.plants.plant_file import PLANT_KEYS, load_plant
 from penstock.data.plants.prepare_text import STEPS
+from penstock.data.plants.source_table import KEYS as SOURCE_KEYS
 from penstock.data.plants.tag_file import FILE_COLUMNS
 from penstock.data.plants.tag_table import TAG_KEYS
 from penstock.serving.deploy import Deployer
 from penstock.serving.triton import Triton
-from penstock.settings import Settings, parse_settings
+from penstock.site_toml import Settings, SourceSettings, parse_settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -255,6 +256,8 @@ TABLES = [
     ("lstm", LSTM_KEYS),
     ("retrain", RETRAIN_KEYS),
     ("prepare", STEPS),
+    ("[sources]", SOURCE_KEYS),
+    ("Where a source is", tuple(SourceSettings.model_fields)),
     ("Functions", tuple(FUNCTIONS)),
 ]
 

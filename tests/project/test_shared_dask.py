@@ -13,7 +13,7 @@ from distributed import Client
 from penstock.cluster import local_cluster
 from penstock.parts import Parts
 from penstock.room import offered, room
-from penstock.settings import Settings
+from penstock.site_toml import Settings
 from penstock.up import record
 from penstock.up.record import PartRecord, Record, State
 

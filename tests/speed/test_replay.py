@@ -24,7 +24,7 @@ def blocks(*lengths: int) -> list[Dense]:
 
 
 async def all_of(source: Replay, resume_at: int = 0) -> list[Delivery]:
-    return [delivery async for delivery in source.deliveries(resume_at)]
+    return [delivery async for delivery in source.deliveries({"": resume_at})]
 
 
 def ticks(deliveries: list[Delivery]) -> list[int]:
@@ -67,7 +67,7 @@ def test_the_first_moments_may_go_flat_out(lengths: list[int], group: int, resum
 
 async def soon(source: Replay, resume_at: int) -> list[Delivery]:
     """What comes without a wait."""
-    found, deliveries = [], source.deliveries(resume_at)
+    found, deliveries = [], source.deliveries({"": resume_at})
     with contextlib.suppress(StopAsyncIteration, TimeoutError):
         while True:
             found.append(await asyncio.wait_for(anext(deliveries), 0.3))

@@ -16,8 +16,8 @@ from demo_runs import TAGS, first_tick, source_values
 PRESENT, LATE = 0x0100, 0x0200
 
 
-def stored(site: Path) -> dict[int, tuple[bytes, bytes, bytes]]:
-    """{tick: (value, quality, offset) bytes of its 11 tags} of every tick that holds a reading."""
+def stored(site: Path, tags: int = TAGS) -> dict[int, tuple[bytes, bytes, bytes]]:
+    """{tick: (value, quality, offset) bytes of its `tags` tags} of every tick that holds a reading."""
     repository = icechunk.Repository.open(icechunk.local_filesystem_storage(str(site / "archive")))
     root = zarr.open_group(repository.readonly_session("main").store, mode="r")
     length = int(root.attrs["segment_ticks"])  # type: ignore[arg-type]
@@ -29,7 +29,7 @@ def stored(site: Path) -> dict[int, tuple[bytes, bytes, bytes]]:
         begin = int(segment.rpartition(".")[2]) * length
         value, quality, offset = (np.asarray(root[f"{segment}/{name}"][...]) for name in ("value", "quality", "offset"))
         for row in np.flatnonzero((quality & PRESENT).any(axis=1)):
-            rows[begin + int(row)] = tuple(a[row, :TAGS].tobytes() for a in (value, quality, offset))  # type: ignore[assignment]
+            rows[begin + int(row)] = tuple(a[row, :tags].tobytes() for a in (value, quality, offset))  # type: ignore[assignment]
     return rows
 
 

@@ -1,0 +1,1 @@
+"""How readings lie in the messages of sources and sinks."""
