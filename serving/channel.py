@@ -104,6 +104,12 @@ class Channel:
             raise BadAnswer(f"{self.endpoint}: the engine's answer is no JSON: {error}") from error
         return dict(told)
 
+    async def versions(self, left_s: float) -> dict[str, int]:
+        """The newest ready version of every model that the server's index lists."""
+        index = await self._told(self._client.get_model_repository_index(client_timeout=left_s), "index")
+        ready = sorted((m.name, int(m.version)) for m in index.models if m.state == "READY" and m.version)
+        return dict(ready)
+
     async def models(self, left_s: float) -> list[ModelInfo]:
         """Every ready model that is an alias of ours."""
         index = await self._told(self._client.get_model_repository_index(client_timeout=left_s), "index")
@@ -138,9 +144,10 @@ class Channel:
         told = await self._told(self._client.get_server_metadata(client_timeout=left_s), "server metadata")
         return str(told.version)
 
-    async def ready(self, name: str, left_s: float) -> bool:
-        """What the server says."""
-        return bool(await self._told(self._client.is_model_ready(name, client_timeout=left_s), name))
+    async def ready(self, name: str, version: int | None, left_s: float) -> bool:
+        """What the server says; without a version also of a model that has none."""
+        asked = self._client.is_model_ready(name, "" if version is None else str(version), client_timeout=left_s)
+        return bool(await self._told(asked, name))
 
     async def close(self) -> None:
         """Close the connection."""

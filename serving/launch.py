@@ -12,7 +12,6 @@ from typing import Any
 
 from penstock.serving import keeper
 from penstock.serving.provision import Installation
-from penstock.serving.repository import ENGINE
 
 STOP_S = 8.0
 """What the server gets to end by itself before it is killed."""
@@ -26,7 +25,10 @@ def shm_prefix(folder: Path) -> str:
 
 
 def command(found: Installation, folder: Path, endpoint: str) -> list[str]:
-    """The server's command line: loopback only, gRPC only, models loaded by request only."""
+    """The server's command line: loopback only, gRPC only; what lies in `models/` is loaded, the rest by request only.
+
+    A model that cannot be loaded does not end it, as an alias must not cost the others; `Triton` sees to the engine.
+    """
     host, port = endpoint.rsplit(":", 1)
     return [
         str(found.server),
@@ -34,8 +36,8 @@ def command(found: Installation, folder: Path, endpoint: str) -> list[str]:
         f"--backend-directory={found.backends}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix(folder)}",
         "--model-control-mode=explicit",
-        f"--load-model={ENGINE}",
-        "--exit-on-error=true",
+        "--load-model=*",
+        "--exit-on-error=false",
         f"--exit-timeout-secs={int(STOP_S) - 2}",
         "--allow-http=false",
         "--allow-metrics=false",

@@ -96,6 +96,10 @@ class Pool:
         """The deployed models, from the server's index and their configs alone."""
         return self._any(lambda c, s: c.models(s))
 
+    def versions(self) -> dict[str, int]:
+        """The newest ready version of every model on the server, from its index alone."""
+        return self._any(lambda c, s: c.versions(s))
+
     def load(self, name: str, config: str | None = None, files: dict[str, bytes] | None = None) -> None:
         """Load or replace a model on the server."""
         self._any(lambda c, s: c.load(name, config, files, s))
@@ -104,10 +108,11 @@ class Pool:
         """Take a model off the server."""
         self._any(lambda c, s: c.unload(name, s))
 
-    def ready(self, model: str) -> bool:
-        """Whether some endpoint says that `model` is loaded (a dead engine says so too: see `canary`)."""
+    def ready(self, model: str, version: int | None = None) -> bool:
+        """Whether some endpoint says that `model` is loaded, in that version if given (a dead engine says so too: see
+        `canary`)."""
         try:
-            return self._any(lambda c, s: c.ready(model, s))
+            return self._any(lambda c, s: c.ready(model, version, s))
         except ServingError:
             return False
 

@@ -22,12 +22,13 @@ import psutil
 
 from penstock.errors import ServingError, Unavailable
 from penstock.serving import keeper
-from penstock.serving.aliases import restore
+from penstock.serving.aliases import complete, restore
 from penstock.serving.canary import Canary, canary
+from penstock.serving.kept import Mark, kept
 from penstock.serving.launch import STOP_S, shm_prefix, spawn
 from penstock.serving.pool import Pool
 from penstock.serving.provision import Installation, provision
-from penstock.serving.repository import ENGINE, lay_out
+from penstock.serving.repository import ENGINE, clear_aliases, lay_out
 from penstock.serving.running import Running, locked, running
 
 HOST = "127.0.0.1"
@@ -35,6 +36,8 @@ PORTS = 5
 """Free ports that a start tries: another process may take one before the server binds it."""
 TAKEN = "already in use"
 """What Triton's log says then."""
+LISTENS = "Started GRPCInferenceService"
+"""What Triton's log says once it has tried to load everything and answers on its port."""
 
 
 class Triton:
@@ -51,6 +54,8 @@ class Triton:
         self._process: subprocess.Popen[bytes] | None = None
         self._log_from = 0
         self._engine: int | None = None
+        self._laid: dict[str, Mark] = {}
+        """The aliases that the server was started with, by name."""
         self._pool = Pool(self.endpoint, deadline_s=10.0)
 
     @classmethod
@@ -176,8 +181,8 @@ class Triton:
                 if self._ended:
                     raise ServingError(f"tritonserver on {self.folder} was told to end: make a new one")
                 state = self.folder / "state"
-                used = [int(p.stem) + 1 for p in state.glob("*.slot")]
-                lay_out(self.folder / "models", state, max([self._capacity, *used]))
+                capacity = max([self._capacity, *(int(p.stem) + 1 for p in state.glob("*.slot"))])
+                self._laid = lay_out(self.folder / "models", state, capacity, kept(state))
                 log = self.folder / "triton.log"
                 self._log_from = log.stat().st_size if log.exists() else 0
                 self._process = spawn(self.folder, self._found, self.endpoint, lock)
@@ -201,19 +206,29 @@ class Triton:
         while not self._answers():
             if not self.alive():
                 raise ServingError(f"tritonserver ended while it started:\n{self._last_words()}")
+            if self._without_engine():
+                raise ServingError(f"tritonserver could not load its engine:\n{self._last_words()}")
             if time.monotonic() > until:
                 raise ServingError(f"tritonserver is not ready in time:\n{self._last_words()}")
             if stop is not None and stop.is_set():
                 raise ServingError(f"tritonserver on {self.folder} was told to end while it started")
             time.sleep(0.1)
-        self._restore(until)
+        self._complete(until)
+        clear_aliases(self.folder / "models", self._laid)
         return self.canary()
 
-    def _restore(self, until: float) -> None:
+    def _without_engine(self) -> bool:
+        """Whether our server listens, has thus tried to load its models, and the engine is not among them."""
+        try:
+            return LISTENS in self._words() and ENGINE not in self._pool.versions()
+        except ServingError:
+            return False
+
+    def _complete(self, until: float) -> None:
         """The engine answers a moment before the server lets its repository be asked: "Server not ready"."""
         while True:
             try:
-                restore(self._pool)
+                complete(self._pool, self._laid)
                 return
             except Unavailable:
                 if not self.alive() or time.monotonic() > until:

@@ -174,7 +174,7 @@ def test_a_server_that_cannot_start_says_why(tmp_path):
 
     found = provision()
     wrong = Installation(server=found.server, backends=tmp_path, libraries=found.libraries)
-    with pytest.raises(ServingError, match=r"ended while it started(.|\n)*triton\.log"):
+    with pytest.raises(ServingError, match=r"could not load its engine(.|\n)*triton\.log"):
         Triton.start(tmp_path / "triton", installation=wrong)
     assert not list(SHM.glob(f"{shm_prefix(tmp_path / 'triton')}*"))
 
