@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.data.frame import Dense, Float, Readings
+from penstock.data.frame import GOOD, Dense, Float, Readings
 
 STATUS = 0x00FF
 """Low byte of a cell's quality: the source status of its reading."""
@@ -99,6 +99,9 @@ class Cells:
     def merge(self, other: Cells) -> None:
         """Cell-wise maximum with `other`, whose ticks must lie inside; columns must be the same."""
         mine = self.rows(other.first, other.last)
+        if not mine.quality.any():
+            mine.values[...], mine.quality[...], mine.offset[...] = other.values, other.quality, other.offset
+            return
         wins = _greater(other, mine)
         mine.values[wins] = other.values[wins]
         mine.quality[wins] = other.quality[wins]
@@ -152,14 +155,18 @@ class Cells:
         if not inside.any() or not len(known):
             return
         rows = ticks[inside] - self.first
-        at = np.ix_(rows, columns[known])
-        pick = np.ix_(np.flatnonzero(inside), known)
+        at, pick = _cross(rows, columns[known]), _cross(np.flatnonzero(inside), known)
         values = canonical(dense.values[pick], self.values.dtype)
         late = np.zeros(len(rows), bool) if late_before is None else ticks[inside] < late_before
         status = dense.quality[pick]
-        present = ~np.isnan(values) | (status != 0)
-        quality = np.where(present, _quality(status, np.broadcast_to(late[:, None], status.shape)), np.uint16(0))
-        offset = np.where(present, grid.offset(dense.times[inside])[:, None], np.uint32(0))
+        quality = _quality(status, np.broadcast_to(late[:, None], status.shape))
+        offset = np.broadcast_to(grid.offset(dense.times[inside])[:, None], status.shape)
+        absent = np.isnan(values) & (status == GOOD)
+        if absent.any():
+            quality, offset = np.where(absent, np.uint16(0), quality), np.where(absent, np.uint32(0), offset)
+        if not self.quality[at].any():
+            self.values[at], self.quality[at], self.offset[at] = values, quality, offset
+            return
         old = Cells(first=0, values=self.values[at], quality=self.quality[at], offset=self.offset[at])
         new = Cells(first=0, values=values, quality=quality, offset=offset)
         wins = _greater(new, old)
@@ -168,15 +175,35 @@ class Cells:
         self.offset[at] = np.where(wins, new.offset, old.offset)
 
 
+def _cross(rows: NDArray[np.int64], columns: NDArray[np.integer[Any]]) -> tuple[Any, ...]:
+    """The index of all `columns` of all `rows`: slices where both are evenly spaced, as these copy ten times faster."""
+    down, across = _spaced(rows), _spaced(columns)
+    return np.ix_(rows, columns) if down is None or across is None else (down, across)
+
+
+def _spaced(at: NDArray[np.integer[Any]]) -> slice | None:
+    if len(at) == 1:
+        return slice(int(at[0]), int(at[0]) + 1)
+    step = int(at[1]) - int(at[0])
+    even = step > 0 and bool((np.diff(at) == step).all())
+    return slice(int(at[0]), int(at[-1]) + 1, step) if even else None
+
+
 def canonical(values: Float, dtype: np.dtype[Any]) -> Float:
-    """The values as `dtype`, every NaN with one bit pattern, so that bits can be compared."""
+    """A copy of the values as `dtype`, every NaN with one bit pattern, so that bits can be compared."""
     cast: Float = values.astype(dtype)
-    cast[np.isnan(cast)] = np.nan
+    nan = np.isnan(cast)
+    if nan.any():
+        cast[nan] = np.nan
     return cast
 
 
 def _quality(status: NDArray[np.uint8], late: NDArray[np.bool_]) -> NDArray[np.uint16]:
-    return (status.astype(np.uint16) | PRESENT | np.where(late, LATE, 0)).astype(np.uint16)
+    quality = status.astype(np.uint16)
+    quality |= PRESENT
+    if late.any():
+        quality |= np.where(late, np.uint16(LATE), np.uint16(0))
+    return quality
 
 
 def _bits(values: Float) -> NDArray[np.uint64]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from penstock.data.archive import Archive, Head
 from penstock.data.archive.committer import Committer
-from penstock.data.archive.repository import DTYPES
+from penstock.data.archive.repository import DTYPES, open_chunks
 from penstock.data.frame import Dense, Frame, Readings
 from penstock.data.grid import Cells, Grid
 from penstock.data.journal import Journal, Kind, Record, Totals
@@ -24,6 +24,8 @@ from penstock.data.layout import Layout
 from penstock.errors import ArchiveError
 
 CELLS_PER_COMMIT = 1 << 22
+MOST_CELLS = 1 << 25
+"""A commit goes on to the end of a block of ticks, so that it is written once, up to so many cells (320 MB)."""
 STAGE_CELLS = 1 << 24
 EVERYTHING = int(np.iinfo(np.int64).max)
 """As `late_before`: all of it is late."""
@@ -55,6 +57,8 @@ class Batch:
     totals: dict[str, Totals]
     readings: int = 0
     late: list[LateRange] = field(default_factory=list)
+    newest: int | None = None
+    """Tick of the last reading of the record that reaches furthest."""
     heaps: dict[tuple[int, bool, bytes | None], list[Readings]] = field(default_factory=dict)
     """By (float64?, late?, tags of dense rows | None for long frames)."""
 
@@ -68,7 +72,15 @@ class Batch:
             self.closed = record.clock.closed
         elif record.readings is not None:
             self.late += ranges_of(record, self.closed, grid)
+            newest = grid.tick_of(int(record.readings.times[-1])) if len(record.readings.times) else None
+            self.newest = newest if self.newest is None else max(self.newest, newest or self.newest)
             self._sort(record.readings, int(layout.dtype(record.shard) == "float64"), grid)
+
+    def ends_block(self, record: Record, grid: Grid, block: int) -> bool:
+        """Whether `record` begins with another block of ticks than the readings before it ended with."""
+        if record.readings is None or not len(record.readings.times) or self.newest is None:
+            return False
+        return grid.tick_of(int(record.readings.times[0])) // block > self.newest // block
 
     def _sort(self, readings: Readings, double: int, grid: Grid) -> None:
         late, _ = late_ticks(readings, self.closed, grid)
@@ -129,7 +141,8 @@ def drain(
         committer.admit(layout.double())
         readings = late = commits = 0
         while committer.head.position < stop:
-            batch = gather(journal, committer.head, stop, layout, archive.grid, cells)
+            block = open_chunks(archive.segment_ticks, len(layout))[0]
+            batch = gather(journal, committer.head, stop, layout, archive.grid, cells, block)
             write(batch, committer, layout)
             # The list first: a kill between the two only writes the same rows again.
             if batch.late:
@@ -143,13 +156,17 @@ def drain(
     return Drained(head=head, sequences=head.position - begun, readings=readings, late=late, commits=commits)
 
 
-def gather(journal: Journal, head: Head, stop: int, layout: Layout, grid: Grid, cells: int) -> Batch:
-    """The next whole sequences from the head's position on, until they hold `cells` readings."""
+def gather(journal: Journal, head: Head, stop: int, layout: Layout, grid: Grid, cells: int, block: int = 1) -> Batch:
+    """The next whole sequences from the head's position on, until they hold `cells` readings and end with a `block`.
+
+    `block`: ticks that the archive writes together.
+    """
     batch = Batch(
         position=head.position, closed=head.closed, offsets=dict(head.source_offsets), totals=dict(head.totals)
     )
     for record in journal.read(head.position, stop):
-        if record.sequence >= batch.position and batch.readings >= cells:
+        full = batch.readings >= MOST_CELLS or (batch.readings >= cells and batch.ends_block(record, grid, block))
+        if record.sequence >= batch.position and full:
             break
         batch.add(record, grid, layout)
         batch.position = record.sequence + 1

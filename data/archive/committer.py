@@ -191,13 +191,27 @@ class Committer:
         begin = name.index * self.archive.segment_ticks
         c0, c1 = columns[0], min(columns[1], arrays[0].shape[1])
         where = (slice(ticks[0] - begin, ticks[1] - begin), slice(c0, c1))
-        value, quality, offset = (np.array(array[where]) for array in arrays)
-        cells = Cells(first=ticks[0], values=value, quality=quality, offset=offset)
         s0, s1 = max(c0, column), min(c1, column + stage.values.shape[1])
-        mine, its = slice(s0 - c0, s1 - c0), slice(s0 - column, s1 - column)
-        _columns(cells.rows(stage.first, stage.last), mine).merge(_columns(stage, its))
+        cells, mine = _columns(stage, slice(s0 - column, s1 - column)), slice(s0 - c0, s1 - c0)
+        if not self._is_new(ticks) or (stage.first, stage.last, s0, s1) != (*ticks, c0, c1):
+            whole = self._stored(name, arrays, ticks, (c0, c1))
+            _columns(whole.rows(stage.first, stage.last), mine).merge(cells)
+            cells = whole
         for array, block in zip(arrays, (cells.values, cells.quality, cells.offset), strict=True):
             array[where] = block
+
+    def _is_new(self, ticks: tuple[int, int]) -> bool:
+        """Whether nothing can be stored of ticks [first, last) yet."""
+        return ticks[0] >= self._span[1] or self._span[0] == self._span[1]
+
+    def _stored(self, name: SegmentName, arrays: list[Any], ticks: tuple[int, int], columns: tuple[int, int]) -> Cells:
+        """Cells of ticks [first, last) and columns [first, last)."""
+        if self._is_new(ticks):
+            return Cells.empty(ticks[0], ticks[1] - ticks[0], columns[1] - columns[0], name.dtype)
+        begin = name.index * self.archive.segment_ticks
+        where = (slice(ticks[0] - begin, ticks[1] - begin), slice(*columns))
+        value, quality, offset = (np.array(array[where]) for array in arrays)
+        return Cells(first=ticks[0], values=value, quality=quality, offset=offset)
 
     def _copy(self, source: Any, target: Any) -> None:
         ticks, tags = source.shape

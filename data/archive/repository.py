@@ -26,6 +26,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from penstock.data.grid import Grid
 from penstock.errors import ArchiveError
 
+CHECKSUM = Crc32cCodec()
 ARRAYS = {"value": np.nan, "quality": 0, "offset": 0}
 """The arrays of a segment and what an empty cell holds."""
 DTYPES = ("float32", "float64")
@@ -113,7 +114,8 @@ def make_segment(root: zarr.Group, grid: Grid, name: SegmentName, tags: int, tic
             chunks=chunks,
             dtype={"value": name.dtype, "quality": "uint16", "offset": "uint32"}[array],
             fill_value=fill,
-            compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()],
+            # What is being written is compressed fast (5 times the speed, 1.2 times the size), what stays is small.
+            compressors=[BloscCodec(cname="zstd" if name.closed else "lz4", clevel=1, shuffle="shuffle"), CHECKSUM],
             dimension_names=["time", "tag"],
         )
 

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,10 +184,12 @@ def test_progress_and_both_dtypes() -> None:
     )
     seen: list[tuple[int, int]] = []
     with site() as (journal, archive):
-        journal.append([Entry(source="s", source_offset=n, parts=layout.split(block)) for n in range(3)])
+        # A commit goes on to the end of its block of ticks: the second entry lies in the first one's.
+        later = [replace(block, times=GRID.times(at, at + 4)) for at in (0, 4, 1024, 2048)]
+        journal.append([Entry(source="s", source_offset=n, parts=layout.split(b)) for n, b in enumerate(later)])
         drain(journal, archive, layout, cells=12, progress=lambda done, of: seen.append((done, of)))
         cells = archive.read(np.array([2, 1, 0], np.int32), 0, 4)
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert seen == [(2, 4), (3, 4), (4, 4)]
     assert cells.values[:, 0].tolist() == block.values[:, 2].tolist()
     assert cells.values[:, 1].tolist() == block.values[:, 1].astype(np.float32).tolist()
 

@@ -116,7 +116,7 @@ def test_a_killed_archiver_ends_with_the_same_bytes(tmp_path: Path) -> None:
     Archive.create(tmp_path / "archive", GRID)
     moments, positions = random.Random(2), []
     for _ in range(15):
-        ended = run_and_kill(drain_all, tmp_path, moments.uniform(0, 0.4))
+        ended = run_and_kill(drain_all, tmp_path, moments.uniform(0, 0.15))
         positions.append(Archive.open(tmp_path / "archive").head().position)
         if ended:
             break
