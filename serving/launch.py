@@ -47,8 +47,11 @@ def command(found: Installation, folder: Path, endpoint: str) -> list[str]:
     ]
 
 
-def environment(found: Installation, folder: Path) -> dict[str, str]:
-    """The server's environment: this Python first on PATH, so that the stub takes its packages; `folder`: Triton's."""
+def environment(found: Installation, kernels: Path) -> dict[str, str]:
+    """The server's environment: this Python first on PATH, so that the stub takes its packages.
+
+    `kernels`: where what numba compiles is kept.
+    """
     given = dict(os.environ)
     # What an isolated member's process runs in: not in the stub's interpreter, nor with Triton's libraries.
     given |= {"PENSTOCK_PYTHON": sys.executable, "PENSTOCK_LIBRARIES": given.get("LD_LIBRARY_PATH", "")}
@@ -56,13 +59,13 @@ def environment(found: Installation, folder: Path) -> dict[str, str]:
     if found.libraries:
         given["LD_LIBRARY_PATH"] = f"{found.libraries}{os.pathsep}{given.get('LD_LIBRARY_PATH', '')}".rstrip(":")
     given.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the golden check knows the CPU's rounding
-    given["NUMBA_CACHE_DIR"] = str(folder / "kernels")  # compiled once per site, not at every start
+    given["NUMBA_CACHE_DIR"] = str(kernels)
     given.setdefault("MALLOC_ARENA_MAX", "2")  # each of Triton's fifty threads would keep its own share of every alias
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONDONTWRITEBYTECODE": "1"}
     return given | quiet | {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "2", "OMP_NUM_THREADS": "1"}
 
 
-def spawn(folder: Path, found: Installation, endpoint: str, lock: int) -> subprocess.Popen[bytes]:
+def spawn(folder: Path, found: Installation, endpoint: str, lock: int, kernels: Path) -> subprocess.Popen[bytes]:
     """The keeper, in a session of its own, so that a kill of our process group leaves it to clean up."""
     log = folder / "triton.log"
     if log.exists() and log.stat().st_size > LOG_BYTES:
@@ -82,7 +85,7 @@ def spawn(folder: Path, found: Installation, endpoint: str, lock: int) -> subpro
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env=environment(found, folder),
+            env=environment(found, kernels),
             cwd=folder,
             pass_fds=(lock,),
             start_new_session=True,

@@ -83,9 +83,13 @@ def cached(cache: Path | None = None) -> Installation | None:
     return Installation(server=root / "bin" / "tritonserver", backends=backends, libraries=libraries)
 
 
+def cache_folder(cache: Path | None) -> Path:
+    """`cache`, else $PENSTOCK_CACHE, else ~/.cache/penstock."""
+    return Path(cache or os.environ.get("PENSTOCK_CACHE") or Path.home() / ".cache" / "penstock")
+
+
 def _folder(cache: Path | None) -> Path:
-    given = cache or os.environ.get("PENSTOCK_CACHE") or Path.home() / ".cache" / "penstock"
-    return Path(given) / "triton" / VERSION
+    return cache_folder(cache) / "triton" / VERSION
 
 
 def _fetch(cache: Path | None) -> Installation:

@@ -1,8 +1,8 @@
 """Triton's model repository as text: the engine's folder and config, and the aliases' configs.
 
-Knows file layouts and config keys; starts nothing, talks to nobody. The engine's
-modules are byte-compiled when they are laid out: a file that appears under a
-served model's folder later makes the next alias load reload the whole engine.
+Knows file layouts and config keys; starts nothing, talks to nobody. What Triton
+loads is byte-compiled when it is laid out: a file that appears under a served
+model's folder later makes the next alias load reload the whole engine.
 
 Aliases have files only while a server starts. Later they come and go over gRPC, and
 a file that stayed would bring an old version back to whoever loads it by its name.
@@ -15,7 +15,6 @@ import py_compile
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,6 @@ from penstock.serving.kept import Kept, Mark
 ENGINE = "engine"
 SIDE = 64
 """Slots stand in rows of so many, for their names alone; `backend/model.py` knows it too."""
-_MODULES = (
-    *("model.py", "tick.py", "slots.py", "admission.py", "view.py", "golden.py", "host.py", "group.py", "forward.py"),
-    *("kernel.py", "variants.py", "trials.py", "pieces.py", "bank.py", "streamed.py"),
-    *("solo.py", "isolated.py", "child.py", "guest.py", "link.py", "framing.py"),
-)
 
 _MAPS = ("input_map", "output_map", "parameters")
 """Keys of a config whose values are maps: any key to a value."""
@@ -45,9 +39,10 @@ _TICK_OUTPUTS = (
 )
 
 
-def lay_out(models: Path, state: Path, capacity: int, members: Iterable[Kept] = ()) -> dict[str, Mark]:
-    """Write `models` afresh, with the engine and the aliases of `members` in it; `state` is where its slots are kept.
+def lay_out(models: Path, model: str, state: Path, capacity: int, members: Iterable[Kept] = ()) -> dict[str, Mark]:
+    """Write `models` afresh, with the engine and the aliases of `members` in it.
 
+    `model` is the engine's model.py (`engine_code.entry`), `state` where its slots are kept.
     Returns the marks of the members whose aliases are there now, by name; one whose name no folder can have is not.
     """
     if models.exists():
@@ -55,10 +50,8 @@ def lay_out(models: Path, state: Path, capacity: int, members: Iterable[Kept] = 
     folder = models / ENGINE
     version = folder / "1"
     version.mkdir(parents=True)
-    source = files("penstock.serving.backend")
-    for name in _MODULES:
-        (version / name).write_bytes(source.joinpath(name).read_bytes())
-        py_compile.compile(str(version / name), doraise=True)
+    (version / "model.py").write_text(model)
+    py_compile.compile(str(version / "model.py"), doraise=True)
     (folder / "config.pbtxt").write_text(engine_config(state, capacity))
     return {member.name: member.mark for member in members if _alias_laid(models / member.name, member)}
 

@@ -24,6 +24,7 @@ from penstock.errors import ServingError, Unavailable
 from penstock.serving import keeper
 from penstock.serving.aliases import complete, restore
 from penstock.serving.canary import Canary, canary
+from penstock.serving.engine_code import compiled, engine_code, entry
 from penstock.serving.kept import Mark, kept
 from penstock.serving.launch import STOP_S, shm_prefix, spawn
 from penstock.serving.pool import Pool
@@ -43,10 +44,12 @@ LISTENS = "Started GRPCInferenceService"
 class Triton:
     """A tritonserver that this process started."""
 
-    def __init__(self, folder: Path, port: int, found: Installation, capacity: int, deadline_s: float) -> None:
+    def __init__(
+        self, folder: Path, port: int, found: Installation, code: Path, capacity: int, deadline_s: float
+    ) -> None:
         """Use `start`."""
         self.folder, self.endpoint, self.deadline_s = folder, f"{HOST}:{port}", deadline_s
-        self._found, self._capacity = found, capacity
+        self._found, self._code, self._capacity = found, code, capacity
         self._mending = threading.Lock()
         self._guard = threading.Lock()
         """Of `_ended` and `_process`: nothing is started once the end was asked for."""
@@ -80,9 +83,9 @@ class Triton:
         folder = folder.absolute()
         folder.mkdir(parents=True, exist_ok=True)
         until = time.monotonic() + deadline_s
-        found = installation or provision(cache)
+        found, code = installation or provision(cache), engine_code(cache)
         for port in [*ports, *(free_port() for _ in range(PORTS))]:
-            triton = cls(folder, port, found, capacity, deadline_s)
+            triton = cls(folder, port, found, code, capacity, deadline_s)
             try:
                 triton._launch(until)
                 triton._come_up(until, stop)
@@ -182,10 +185,10 @@ class Triton:
                     raise ServingError(f"tritonserver on {self.folder} was told to end: make a new one")
                 state = self.folder / "state"
                 capacity = max([self._capacity, *(int(p.stem) + 1 for p in state.glob("*.slot"))])
-                self._laid = lay_out(self.folder / "models", state, capacity, kept(state))
+                self._laid = lay_out(self.folder / "models", entry(self._code), state, capacity, kept(state))
                 log = self.folder / "triton.log"
                 self._log_from = log.stat().st_size if log.exists() else 0
-                self._process = spawn(self.folder, self._found, self.endpoint, lock)
+                self._process = spawn(self.folder, self._found, self.endpoint, lock, compiled(self._code))
         finally:
             os.close(lock)
 

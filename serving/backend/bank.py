@@ -67,7 +67,7 @@ class Bank:
         def call(piece: Piece, out: F32) -> None:
             at = np.ascontiguousarray(piece.at[:, 0])
             pack, states = group.blocks[piece.block].ready, self._states[piece.block]
-            kernel.code.follow(pack, kernel.units, piece.index, states, heads[at], at, newest, out)
+            kernel.chains.follow(pack, kernel.units, piece.index, states, heads[at], at, newest, out)
 
         out = self._all(group, rows, call, cancelled)
         self._ticks[rows], self._heads[rows] = ticks, (heads + 1) % group.shape.rows
@@ -81,11 +81,11 @@ class Bank:
         def call(piece: Piece, out: F32) -> None:
             at = np.ascontiguousarray(piece.at[:, 0])
             pack, states = group.blocks[piece.block].ready, self._states[piece.block]
-            kernel.code.learn(pack, kernel.units, piece.index, states, at, windows, out)
+            kernel.chains.learn(pack, kernel.units, piece.index, states, at, windows, out)
 
         for block in np.unique(rows // BLOCK).tolist():
             if block not in self._states:
-                size = kernel.code.remembered(group.shape.rows, group.shape.units)
+                size = kernel.chains.remembered(group.shape.rows, group.shape.units)
                 self._states[block] = kernel.code.aligned(np.zeros((BLOCK, size)))
         out = self._all(group, rows, call, cancelled)
         self._ticks[rows], self._heads[rows], self._born[rows] = ticks, 1 % group.shape.rows, born

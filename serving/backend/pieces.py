@@ -15,7 +15,7 @@ import numpy as np
 from .forward import BLOCK, DEPTHS
 from .host import Cancelled, Ints, Stopped
 
-_second = ThreadPoolExecutor(1, "group")
+second_thread = ThreadPoolExecutor(1, "group")
 """The other of the two threads that execute."""
 
 
@@ -83,7 +83,7 @@ def together(parts: Iterable[Piece], call: Callable[[Piece], None], cancelled: C
                 return
             call(piece)
 
-    other = _second.submit(work, lambda: gone) if len(left) > 1 else None
+    other = second_thread.submit(work, lambda: gone) if len(left) > 1 else None
     try:
         work(cancelled)
         gone = bool(left)

@@ -40,11 +40,14 @@ class Variant(Protocol):
 
 @dataclass(frozen=True)
 class Kernel:
-    """Machine code that serves every shape (`kernel.py`)."""
+    """Machine code that serves every shape."""
 
     units: Ints
     """Per layer."""
     code: Any
+    """`kernel.py`"""
+    chains: Any
+    """`chains.py`: the same, a row at a time."""
     name: str = KERNEL
     jobs: int = 8
 
@@ -67,9 +70,9 @@ def begin(name: str, shape: Shape) -> Variant:
     if name not in NAMES:
         raise ValueError(f"{name} is no way to execute a group: {', '.join(NAMES)}")
     if name == KERNEL:
-        from . import kernel
+        from . import chains, kernel
 
-        return Kernel(units=np.array(shape.units, np.int64), code=kernel)
+        return Kernel(units=np.array(shape.units, np.int64), code=kernel, chains=chains)
     return Stacked.begin(name, shape)
 
 

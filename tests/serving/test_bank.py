@@ -10,6 +10,7 @@ import itertools
 
 import numpy as np
 import pytest
+from callers import gone_after_a_piece
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -178,8 +179,7 @@ def test_who_goes_away_in_the_middle_leaves_no_state_that_has_moved_behind(engin
     hosts = engine.slots.view.hosts
     engine.ask([(name, past[name], 0) for name in names], banks.of(1, hosts))
     rows = {name: random.normal(0, 1, (1, engine.shape(name)[1])).astype(np.float32) for name in names}
-    asked = itertools.count()
     with pytest.raises(Stopped):
-        engine.ask([(name, rows[name], 1) for name in names], banks.of(1, hosts), lambda: next(asked) > 1)
+        engine.ask([(name, rows[name], 1) for name in names], banks.of(1, hosts), gone_after_a_piece())
     told = engine.ask([(name, rows[name], 1) for name in names], banks.of(1, hosts))
     assert {version for version, _ in told} == {WANTED}

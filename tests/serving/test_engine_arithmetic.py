@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from callers import gone_after_a_piece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -206,17 +207,11 @@ def test_a_window_that_holds_no_number_gets_no_number(crowd):
 
 def test_whoever_has_gone_is_not_computed_for(crowd):
     group, _ = crowd
-    asked = []
-
-    def gone():
-        asked.append(True)
-        return len(asked) > 1
-
     with pytest.raises(Stopped):
         group.run(np.arange(2 * BLOCK + 3), np.zeros((2 * BLOCK + 3, 4, 2), np.float32), lambda: True)
     rows = np.repeat(np.arange(2 * BLOCK + 3), 200)
     with pytest.raises(Stopped):
-        group.run(rows, np.zeros((len(rows), 4, 2), np.float32), gone)
+        group.run(rows, np.zeros((len(rows), 4, 2), np.float32), gone_after_a_piece())
 
 
 def test_a_new_member_changes_nothing_for_who_holds_the_old_group():

@@ -21,6 +21,7 @@ from penstock.errors import ServingError
 from penstock.serving.backend.framing import pack, unpack
 from penstock.serving.channel import ModelInfo
 from penstock.serving.deploy import Deployer
+from penstock.serving.engine_code import compiled, engine_code
 from penstock.serving.kept import kept
 from penstock.serving.pool import Pool
 from penstock.serving.repository import ENGINE
@@ -104,6 +105,15 @@ def test_what_was_deployed_comes_up_as_it_was_and_in_one_go(folder, members, dep
             wait_for(lambda: not triton.alive())
             since = log.stat().st_size
             triton.restart()
+
+
+def test_what_numba_compiled_for_one_site_is_used_by_the_next_one(deployed, tmp_path):
+    def known():
+        return {path: path.stat().st_mtime_ns for path in compiled(engine_code()).rglob("*.nb*")}
+
+    before = known()
+    with served(tmp_path / "triton"):
+        assert known() == before != {}
 
 
 def wait_for(true):
