@@ -63,7 +63,7 @@ class Stream:
         Raises what `Pool.tick` raises.
         """
         self._request += 1
-        parts = [self._store(shape).see([names[i] for i in at.tolist()], at, x) for shape, at, x in _by_shape(bundle)]
+        parts = [self._store(shape).see(_of(names, at), at, x) for shape, at, x in _by_shape(bundle)]
         here = slots.get(self._endpoint)
         if here is None or not any(part.follows.any() for part in parts):
             return self._whole(slots, bundle, parts)
@@ -138,20 +138,27 @@ class _Store:
         self.index: dict[str, int] = {}
         self.windows = np.zeros((0, self.length * self.features), np.float32)
         self.kept = np.zeros(0, np.bool_)
+        self._seen: tuple[list[str], Ints] = [], np.zeros(0, np.int64)
         self.ticks, self.slots, self.rest, self.patience = (np.zeros(0, np.int64) for _ in range(4))
 
-    def see(self, names: Sequence[str], at: Ints, x: NDArray[np.float32]) -> _Part:
+    def see(self, names: list[str], at: Ints, x: NDArray[np.float32]) -> _Part:
         """Take the windows x [k, T*F] for the last ones, of the models `names`, at positions `at` of the request."""
         rows = self._rows(names)
         where = _run(rows)
-        new, old = x.view(np.uint32), self.windows[where].view(np.uint32)
-        moved = slice(None, -self.features), slice(self.features, None)
-        follows = (new[:, moved[0]] == old[:, moved[1]]).all(axis=1) & (self.length > 1)
+        bits = np.uint64 if self.features % 2 == 0 else np.uint32
+        new, old = x.view(bits), self.windows[where].view(bits)
+        row = self.features * x.itemsize // np.dtype(bits).itemsize
+        follows = (new[:, :-row] == old[:, row:]).all(axis=1) & (self.length > 1)
         self.windows[where] = x
-        row = follows & self.kept[rows]
-        return _Part(store=self, rows=rows, at=at, x=x, follows=follows, row=row)
+        return _Part(store=self, rows=rows, at=at, x=x, follows=follows, row=follows & self.kept[rows])
 
-    def _rows(self, names: Sequence[str]) -> Ints:
+    def _rows(self, names: list[str]) -> Ints:
+        """Where they stand; mostly the same ones as at the tick before."""
+        if names != self._seen[0]:
+            self._seen = names, self._found(names)
+        return self._seen[1]
+
+    def _found(self, names: list[str]) -> Ints:
         rows = np.array([self.index.get(name, -1) for name in names], np.int64)
         if (rows < 0).any():
             if len(self.index) > 2 * len(names) + 64:  # most have gone, or got another shape
@@ -214,13 +221,17 @@ def _by_shape(bundle: Bundle) -> Iterator[tuple[tuple[int, int], Ints, NDArray[n
     """(T, F), positions [k] and windows [k, T*F] of each shape; not copied where all have one."""
     sizes = bundle.shapes.astype(np.int64).prod(axis=1)
     begins = np.cumsum(sizes) - sizes
+    if (bundle.shapes == bundle.shapes[:1]).all():
+        length, features = bundle.shapes[0].tolist()
+        yield (length, features), np.arange(len(bundle)), bundle.numbers.reshape(len(bundle), -1)
+        return
     for length, features in np.unique(bundle.shapes, axis=0).tolist():
         at = np.flatnonzero((bundle.shapes == (length, features)).all(axis=1))
-        if len(at) == len(bundle):
-            x = bundle.numbers.reshape(len(at), -1)
-        else:
-            x = bundle.numbers[begins[at, None] + np.arange(length * features)]
-        yield (length, features), at, x
+        yield (length, features), at, bundle.numbers[begins[at, None] + np.arange(length * features)]
+
+
+def _of(names: Sequence[str], at: Ints) -> list[str]:
+    return list(names) if len(at) == len(names) else [names[i] for i in at.tolist()]
 
 
 def _without_what_is_known(bundle: Bundle, parts: Sequence[_Part]) -> Bundle:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -33,8 +34,18 @@ class Piece:
 def pieces(rows: Ints, most: int) -> Iterator[Piece]:
     """The calls that answer a request for windows of members `rows` [n], of at most so many jobs each.
 
-    Members with one window come by themselves, so that none is padded to many.
+    Members with one window come by themselves, so that none is padded to many. The same rows are asked for at every
+    tick, so their pieces are kept.
     """
+    return iter(_pieces(np.ascontiguousarray(rows, np.int64).tobytes(), most))
+
+
+@lru_cache(maxsize=64)
+def _pieces(rows: bytes, most: int) -> tuple[Piece, ...]:
+    return tuple(_cut(np.frombuffer(rows, np.int64), most))
+
+
+def _cut(rows: Ints, most: int) -> Iterator[Piece]:
     order = np.argsort(rows, kind="stable")
     members, starts, counts = np.unique(rows[order], return_index=True, return_counts=True)
     for depth, chosen in zip(DEPTHS, (counts == 1, counts > 1), strict=True):

@@ -47,28 +47,37 @@ def append_for_ever(folder: Path, say: Connection) -> None:
 
 
 def drain_all(folder: Path, say: Connection) -> None:
-    """Say when the drain begins and when it has ended."""
+    """Say when the drain begins, each commit, and when it has ended; between two commits there is time to be killed."""
     journal = Journal.open(folder / "journal", segment_bytes=SEGMENT)
     archive = Archive.open(folder / "archive")
+
+    def committed(done: int, of: int) -> None:
+        say.send(0)
+        time.sleep(0.005)
+
     say.send(0)
-    drain(journal, archive, LAYOUT, cells=1_000)
+    drain(journal, archive, LAYOUT, cells=1_000, progress=committed)
     say.send(1)
 
 
-def run_and_kill(program: Callable[[Path, Connection], None], folder: Path, seconds: float) -> int:
-    """The last thing it said before it was killed, `seconds` after its first word."""
+def run_and_kill(program: Callable[[Path, Connection], None], folder: Path, seconds: float, words: int = 1) -> int:
+    """The last thing it said before it was killed, `seconds` after so many words, or at its end."""
     hear, say = PROCESSES.Pipe(duplex=False)
     process = PROCESSES.Process(target=program, args=(folder, say))
     process.start()
     say.close()
-    assert hear.poll(60), "it never began"
-    said = hear.recv()
+    said = None
+    with suppress(EOFError):
+        for _ in range(words):
+            assert hear.poll(60), "it says nothing"
+            said = hear.recv()
     time.sleep(seconds)
     process.kill()
     process.join(30)
     with hear, suppress(EOFError):
         while True:
             said = hear.recv()
+    assert said is not None
     return int(said)
 
 
@@ -116,7 +125,7 @@ def test_a_killed_archiver_ends_with_the_same_bytes(tmp_path: Path) -> None:
     Archive.create(tmp_path / "archive", GRID)
     moments, positions = random.Random(2), []
     for _ in range(15):
-        ended = run_and_kill(drain_all, tmp_path, moments.uniform(0, 0.15))
+        ended = run_and_kill(drain_all, tmp_path, moments.uniform(0, 0.02), words=moments.randint(1, 4))
         positions.append(Archive.open(tmp_path / "archive").head().position)
         if ended:
             break

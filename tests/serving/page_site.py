@@ -116,5 +116,5 @@ def _status(tick: int) -> Status:
     )  # fmt: skip
     return Status(
         pid=1, written_ns=time.time_ns(), tail=1, archived=1, closed=tick + 1, next_tick=tick + 1,
-        members={"flow": 1, "speed": 1}, backlog=0, rate=4.0, replay=False, trouble=None, report=report,
+        members={"flow": 1, "speed": 1}, backlog=0, rate=4.0, replay=False, trouble=None, sources={}, report=report,
     )  # fmt: skip

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,10 +55,14 @@ class Two:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory) -> Iterator[tuple[Triton, Triton]]:
+def servers(tmp_path_factory) -> Iterator[list[Triton]]:
+    """A and B; who takes one away puts another one in its place."""
     folder = tmp_path_factory.mktemp("two")
     with Triton.start(folder / "a", capacity=8) as a, Triton.start(folder / "b", capacity=8) as b:
-        yield a, b
+        servers = [a, b]
+        yield servers
+        for server in servers:
+            server.stop()
 
 
 @pytest.fixture
@@ -226,21 +231,33 @@ def test_a_stream_whose_server_hangs_is_answered_by_the_other(two) -> None:
         assert all(s.versions[0] > 0 for s in said)
 
 
-def test_a_server_that_comes_back_empty_is_given_its_models_and_is_asked_again(two, load, tmp_path: Path) -> None:
-    port = int(two.a.endpoint.rpartition(":")[2])
+@contextmanager
+def without_a(servers: list[Triton]) -> Iterator[int]:
+    """The port of A, which has ended for good; afterwards it is there again with what it had."""
+    folder, port = servers[0].folder, int(servers[0].endpoint.rpartition(":")[2])
+    servers[0].stop()
+    try:
+        yield port
+    finally:
+        servers[0] = Triton.start(folder, capacity=8, ports=[port])
+
+
+def test_a_server_that_comes_back_empty_is_given_its_models_and_is_asked_again(
+    servers, two, load, tmp_path: Path
+) -> None:
     for caller in load:
         caller.more(20)
-    with tended(two.endpoints, two.wanted, two.artifact, every_s=0.2):
-        two.a.stop()
-        with Triton.start(tmp_path / "empty", capacity=8, ports=[port]) as empty:
-            assert empty.endpoint == two.a.endpoint
-            with Deployer(empty.endpoint) as there:
-                wait_for(lambda: {m.name for m in there.members()} == {"nox", "tey"})
-            before = asked(load[0], empty.endpoint)
-            wait_for(lambda: asked(load[0], empty.endpoint) > before + 100)
-            unharmed(load)
-    two.a.__init__(two.a.folder, port, two.a._found, 8, 120.0)  # type: ignore[misc]
-    two.a.restart()
+    with (
+        without_a(servers) as port,
+        tended(two.endpoints, two.wanted, two.artifact, every_s=0.2),
+        Triton.start(tmp_path / "empty", capacity=8, ports=[port]) as empty,
+    ):
+        assert empty.endpoint == two.a.endpoint
+        with Deployer(empty.endpoint) as there:
+            wait_for(lambda: {m.name for m in there.members()} == {"nox", "tey"})
+        before = asked(load[0], empty.endpoint)
+        wait_for(lambda: asked(load[0], empty.endpoint) > before + 100)
+        unharmed(load)
 
 
 def test_an_undeployed_or_new_model_is_seen_at_the_next_tick_on_both(two, make_artifact) -> None:
