@@ -1,0 +1,126 @@
+"""A stream on a cluster started by hand, with TLS, whose workers run as another user who cannot read the site."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import small_site as small
+from certificates import Authority
+from distributed import Client, Security
+from hand_cluster import Cluster, by_hand
+from test_service import TICKS, assert_said, run, setup
+
+from penstock.cluster import client_for
+from penstock.data.archive import Archive
+from penstock.data.hatch.server import opened
+from penstock.data.views.speed_view import Spoken
+from penstock.errors import SiteError, Unavailable
+from penstock.secure import listening, own_address, security
+from penstock.speed.shard import Failure, Step, attempt
+
+DEADLINE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    folder = Path(tempfile.mkdtemp(prefix="by-hand-"))  # pytest's own folders are closed to others
+    folder.chmod(0o755)
+    try:
+        with by_hand(folder) as made:
+            yield made
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def site(cluster: Cluster, tmp_path: Path) -> Path:
+    """Closed to others."""
+    folder = tmp_path / "site"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, cluster.other.owner, -1)
+    return folder
+
+
+@pytest.fixture
+def ours(cluster: Cluster) -> Security:
+    cert, key = cluster.authority.certificate("stream")
+    return security(cluster.authority.ca, cert, key)
+
+
+def workers_of(client: Client) -> set[str]:
+    return {worker["name"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()}
+
+
+def awaited(found: Callable[[], bool], cluster: Cluster) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not found():
+        assert time.monotonic() < deadline, {name: cluster.words(name)[-2000:] for name in cluster.processes}
+        time.sleep(0.05)
+
+
+def test_a_stream_runs_on_workers_that_cannot_read_the_site(cluster: Cluster, site: Path, ours: Security) -> None:
+    """One of them is killed on the way, another one comes instead; every window is the one that is cut here."""
+    events: list[str] = []
+
+    def on_tick(spoken: Spoken) -> None:
+        """The stream waits for nothing of this: it is only where the kill and the new worker come in."""
+        if spoken.tick >= 60 and not events:
+            events.append("killed")
+            cluster.kill("w0")
+        if spoken.tick >= 120 and len(events) == 1:
+            events.append("added")
+            cluster.start_worker("w2")
+
+    with client_for(cluster.address, ours) as client:
+        awaited(lambda: len(workers_of(client)) == 2, cluster)
+        assert set(client.run(os.access, str(site), os.R_OK).values()) == {False}
+        with opened(site, own_address(client.scheduler.address), listening(ours)) as hatch:
+            assert hatch.address.startswith("127.0.0.1:")
+            given = replace(
+                setup(site, client.scheduler.address, small.Means(), rate=60.0),
+                security=client.security, hatch=hatch, on_tick=on_tick,
+            )  # fmt: skip
+            report = run(given)
+        assert events == ["killed", "added"]
+        awaited(lambda: workers_of(client) == {"w1", "w2"}, cluster)
+    assert (report.ended, report.ticks, report.readings) == (True, TICKS, len(small.rows(0, TICKS, 11)))
+    assert_said(site)
+    assert Archive.open(site / "archive").head().position > 0
+    assert list((site / "records").iterdir()) == [], "the mark is gone with the hatch"
+
+
+def test_without_a_hatch_the_remedy_is_told(cluster: Cluster, site: Path, ours: Security) -> None:
+    with client_for(cluster.address, ours) as client:
+        small.make_site(site)
+        answer = client.submit(attempt, Step(site=str(site), shard=0, start=0, stop=1, plan="")).result(DEADLINE_S)
+    assert isinstance(answer, Failure)
+    assert "cannot read the site" in answer.reason
+    assert "tls://" in answer.reason
+
+
+def test_a_scheduler_that_does_not_know_our_authority_says_so(cluster: Cluster, tmp_path: Path) -> None:
+    stranger = Authority(tmp_path / "stranger")
+    cert, key = stranger.certificate("stream")
+    for ca, found in ((cluster.authority.ca, "TLS"), (stranger.ca, "its certificate is refused")):
+        begun = time.monotonic()
+        with pytest.raises(Unavailable, match=found), client_for(cluster.address, security(ca, cert, key)):
+            pass
+        assert time.monotonic() - begun < DEADLINE_S
+
+
+def test_certificates_that_are_not_there_are_named(cluster: Cluster, tmp_path: Path) -> None:
+    cert, key = cluster.authority.certificate("stream")
+    with pytest.raises(SiteError, match=r"nothing\.pem.*dask\.ca_file"):
+        security(tmp_path / "nothing.pem", cert, key)
+    other = cluster.authority.certificate("worker")[1]
+    with pytest.raises(SiteError, match="cert_file"):
+        security(cluster.authority.ca, cert, other)
+    with pytest.raises(SiteError, match="missing"):
+        security(None, None, None)
