@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import small_site as small
 from certificates import Authority
@@ -17,12 +19,16 @@ from distributed import Client, Security
 from hand_cluster import Cluster, by_hand
 from test_service import TICKS, assert_said, run, setup
 
+from penstock.batch.history import Source, past
 from penstock.cluster import client_for
 from penstock.data.archive import Archive
 from penstock.data.hatch.server import opened
-from penstock.data.views.speed_view import Spoken
+from penstock.data.views.speed_view import SpeedView, Spoken
+from penstock.data.windows import Reason, window_hash
 from penstock.errors import SiteError, Unavailable
 from penstock.secure import listening, own_address, security
+from penstock.serving.triton import Triton
+from penstock.site import Site
 from penstock.speed.shard import Failure, Step, attempt
 
 DEADLINE_S = 60.0
@@ -94,6 +100,62 @@ def test_a_stream_runs_on_workers_that_cannot_read_the_site(cluster: Cluster, si
     assert_said(site)
     assert Archive.open(site / "archive").head().position > 0
     assert list((site / "records").iterdir()) == [], "the mark is gone with the hatch"
+
+
+PUMP = """
+[plant]
+name = "pump"
+period = "1min"
+[tags]
+speed = { unit = "rpm", range = [0, 3000], max_gap = "5min" }
+flow = { unit = "m3/h", range = [0, 400], max_gap = "5min" }
+[model.flow]
+target = "flow"
+inputs = ["speed"]
+window = "6min"
+lstm = { units = 4, epochs = 1 }
+"""
+BEGIN = pd.Timestamp("2025-03-01", tz="UTC")
+
+
+def pump(first: int, last: int) -> pd.DataFrame:
+    k = np.arange(first, last)
+    columns = {"speed": 1500 + 300 * np.sin(k / 90), "flow": 150 + 40 * np.sin(k / 50)}
+    return pd.DataFrame({"time": BEGIN + pd.to_timedelta(k, unit="min"), **columns})
+
+
+def test_a_site_trains_recomputes_and_streams_with_them(
+    cluster: Cluster, site: Path, triton: Triton, tmp_path: Path
+) -> None:
+    """As site.toml names them, from the history on, against the real Triton."""
+    (tmp_path / "pump.toml").write_text(PUMP)
+    with Site.create(site, tmp_path / "pump.toml"):
+        pass
+    cert, key = cluster.authority.certificate("stream")
+    shutil.copy(cert, site / "own.pem")
+    shutil.copy(key, site / "own.key")
+    (site / "site.toml").write_text(
+        f'triton.endpoints = ["{triton.endpoint}"]\n[dask]\nscheduler = "{cluster.address}"\n'
+        f'ca_file = "{cluster.authority.ca}"\ncert_file = "own.pem"\nkey_file = "own.key"\nrecords = "127.0.0.1:0"\n'
+    )
+    with Site.open(site) as made:
+        made.load(pump(0, 2000))
+        made.deploy(made.train("flow"))
+        made.recompute("flow", BEGIN + pd.Timedelta("20h"), BEGIN + pd.Timedelta("30h"))
+        assert made.stream(pump(2000, 2100))["ticks"] == 100
+        grid, spec = made.readings.grid, made.spec("flow")
+        first = grid.tick_of(BEGIN.value) + 2000
+        source = Source(folder=made.readings.folder, snapshot=made.readings.head().snapshot)
+        here = past(source, spec, made.registry.ids([t.name for t in spec.stored]).tolist(), first, first + 100)
+        answered = made.query("flow", BEGIN + pd.Timedelta("29h"), BEGIN + pd.Timedelta("35h"))
+    view = SpeedView.open(site / "views" / "speed.sqlite")
+    said = view.read("flow", first, first + 100)
+    view.close()
+    assert np.array_equal(said.reasons, here.windows.reason)
+    fine = said.reasons == Reason.OK
+    assert np.array_equal(said.hashes[fine], window_hash(here.windows.x[fine]))
+    assert fine.sum() > 90
+    assert {"recomputed", "live"} <= set(np.unique(answered["layer"].values))
 
 
 def test_without_a_hatch_the_remedy_is_told(cluster: Cluster, site: Path, ours: Security) -> None:
