@@ -147,6 +147,27 @@ def test_a_hatch_that_closes_fails_its_steps_and_the_next_one_is_gone_on_with(
     assert closes(again) == closes(run_step(replace(step, site=str(tmp_path), start=4, stop=8, want=None)))
 
 
+def test_another_site_at_the_same_path_is_another_site(tls: ssl.SSLContext, as_worker: None, tmp_path: Path) -> None:
+    """A worker's cache is of one hatch: two machines may each have a site of that path, of the same plan."""
+    part = ReadPlan.of([small.MEMBERS[0].spec], small.resolve, small.LAYOUT, small.GRID).shards[0]
+    for seed in (1, 2):
+        site = tmp_path / f"{seed}"
+        site.mkdir()
+        journal, _ = small.make_site(site)
+        small.append_all(journal, [small.rows(i * 3, i * 3 + 3, seed) for i in range(9)], 0.0)
+        step = Step(site=NOWHERE, shard=part.shard, start=0, stop=4, want=0, plan=part.save(site / "speed"))
+        near: dict[int, tuple[bytes, bytes]] = {}
+        far: dict[int, tuple[bytes, bytes]] = {}
+        with opened(site, "127.0.0.1:0", tls) as hatch:
+            if seed == 2:  # the first site's ring stands where the second one's step begins
+                step = replace(step, start=4, stop=8, want=None)
+            laid(run_step(replace(step, hatch=hatch)), far)
+            laid(run_step(replace(step, site=str(site))), near)
+        assert near == far
+        assert far
+        journal.close()
+
+
 # Stores
 
 
@@ -155,27 +176,27 @@ def test_records_come_in_pages_and_none_is_lost(wire: Wire, tmp_path: Path) -> N
     journal.close()
     journal = Journal.open(tmp_path / "journal", segment_bytes=64 << 20)
     wide = np.arange(5, dtype=np.int32)
-    for number in range(5):
-        values = np.random.default_rng(number).normal(size=(90_000, 5)).astype(np.float32)
-        times = np.arange(90_000, dtype=np.int64) * small.SECOND + number
+    for number in range(6):
+        values = np.random.default_rng(number).normal(size=(150_000, 5)).astype(np.float32)
+        times = np.arange(150_000, dtype=np.int64) * small.SECOND + number
         dense = Dense(times=times, tags=wide, values=values, quality=np.zeros(values.shape, np.uint8))
         journal.append([Entry(source="s", source_offset=number, parts=small.LAYOUT.split(dense))])
     far = FarJournal(wire, np.array([0, 4], np.int32))
     assert far.first == journal.first
     # Shard 0 has the tags 0, 2, 4; two of three columns are less than all that matter.
-    got = list(far.read(0, 5, 0))
-    assert [r.sequence for r in got] == [0, 1, 2, 3, 4]
-    assert sum(r.readings.values.nbytes + r.readings.times.nbytes for r in got if r.readings) > PAGE_BYTES / 2
-    for mine, theirs in zip(got, journal.read(0, 5, 0), strict=True):
+    got = list(far.read(0, 6, 0))
+    assert [r.sequence for r in got] == [0, 1, 2, 3, 4, 5]
+    assert sum(r.readings.values.nbytes + r.readings.times.nbytes for r in got if r.readings) > PAGE_BYTES
+    for mine, theirs in zip(got, journal.read(0, 6, 0), strict=True):
         assert mine.readings is not None
         assert theirs.readings is not None
         assert np.array_equal(mine.readings.times, theirs.readings.times)
         assert mine.readings.tags.tolist() == [0, 4]
         assert mine.readings.values.tobytes() == theirs.readings.values[:, [0, 2]].tobytes()
-    whole = list(FarJournal(wire, wide).read(0, 5, 0))
+    whole = list(FarJournal(wire, wide).read(0, 6, 0))
     assert sum(r.readings.values.nbytes + r.readings.times.nbytes for r in whole if r.readings) > PAGE_BYTES
     assert [r.readings.values.tobytes() for r in whole if r.readings] == [
-        r.readings.values.tobytes() for r in journal.read(0, 5, 0) if r.readings
+        r.readings.values.tobytes() for r in journal.read(0, 6, 0) if r.readings
     ]
     journal.close()
 
