@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import ssl
 import threading
@@ -35,12 +36,15 @@ AT_ONCE = 4
 """Questions answered at the same time; the others wait for their turn."""
 SLICE = 1 << 20
 START_S = 30.0
+PORTS = 8
+"""Tried from the one that is named: several commands of a site may each have a hatch."""
 
 
 @contextmanager
 def opened(site: Path, address: str, tls: ssl.SSLContext) -> Iterator[Hatch]:
-    """The hatch of a site at `address` (host:port; port 0: any that is free), while the block runs.
+    """The hatch of a site at `address` (host:port), while the block runs.
 
+    Where the port is taken one of the seven behind it; port 0: any.
     Raises SiteError when nobody can listen there, or the site cannot be written.
     """
     with marked(site) as mark:
@@ -78,24 +82,37 @@ class _Server:
 
     async def _run(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-        parts = urlsplit(f"//{self._address}")
         try:
-            server = await asyncio.start_server(
-                self._connected, parts.hostname, parts.port, ssl=self._tls, ssl_handshake_timeout=REQUEST_S
-            )
+            server, host = await self._listening()
         except (OSError, ValueError) as error:
             why = f"records cannot be given at {self._address}: {getattr(error, 'strerror', None) or error}"
             self._at.set_exception(
                 SiteError(f"{why}; name an address of this machine that workers reach: dask.records in site.toml")
             )
             return
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         self._at.set_result(f"{host}:{server.sockets[0].getsockname()[1]}")
         await self._end.wait()
         server.close()
         for wire in list(self._wires):
             wire.cancel()
         await asyncio.gather(*self._wires, return_exceptions=True)
+
+    async def _listening(self) -> tuple[asyncio.Server, str]:
+        """And its host as an address has it. Raises OSError, ValueError."""
+        parts = urlsplit(f"//{self._address}")
+        host, first = parts.hostname or "", parts.port or 0
+        last = first + PORTS - 1 if first else 0
+        for port in range(first, last + 1):
+            try:
+                server = await asyncio.start_server(
+                    self._connected, host, port, ssl=self._tls, ssl_handshake_timeout=REQUEST_S
+                )
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or port == last:
+                    raise
+            else:
+                return server, f"[{host}]" if ":" in host else host
+        raise AssertionError("the last port returns or raises")
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -84,8 +84,9 @@ class Cluster:
         place = self.folder / f"{name}.d"
         place.mkdir(exist_ok=True)
         place.chmod(0o777)
-        more = ("--host", "127.0.0.1", "--nthreads", "1", "--memory-limit", "0", "--no-dashboard", "--name", name)
-        self._start(name, self.other.command, "worker", self.address, *more, "--local-directory", str(place))
+        more = ("--nthreads", "2", "--resources", "step=1 batch=1", "--memory-limit", "0")
+        ours = ("--host", "127.0.0.1", "--no-dashboard", "--name", name, "--local-directory", str(place))
+        self._start(name, self.other.command, "worker", self.address, *more, *ours)
 
     def kill(self, name: str) -> None:
         """With its nanny, as a machine that loses its power."""

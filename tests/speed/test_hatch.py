@@ -7,7 +7,7 @@ import ssl
 import struct
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import small_site as small
 from certificates import Authority
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from source_peers import free_port
 
 from penstock.data.archive.archiver import drain
 from penstock.data.frame import Dense, Frame, Readings
@@ -348,6 +349,22 @@ def test_a_hatch_needs_an_address_of_this_machine(tls: ssl.SSLContext, tmp_path:
     with pytest.raises(SiteError, match=r"192\.0\.2\.1:8790.*dask\.records"), opened(tmp_path, "192.0.2.1:8790", tls):
         pass
     assert list((tmp_path / "records").iterdir()) == []
+
+
+def test_several_hatches_share_a_named_address(authority: Authority, tls: ssl.SSLContext, tmp_path: Path) -> None:
+    """A training beside a stream; when all eight ports are taken it is told."""
+    small.make_site(tmp_path)
+    with ExitStack() as held:
+        first = held.enter_context(opened(tmp_path, f"127.0.0.1:{free_port()}", tls))
+        others = [held.enter_context(opened(tmp_path, first.address, tls)) for _ in range(7)]
+        addresses = {hatch.address for hatch in (first, *others)}
+        assert len(addresses) == 8
+        for hatch in others:
+            wire = Wire(hatch.address, context(authority, "worker"))
+            assert wire.ask({"ask": "first"})[0] == {"first": 0}
+            wire.close()
+        with pytest.raises(SiteError, match=r"in use.*dask\.records"), opened(tmp_path, first.address, tls):
+            pass
 
 
 def test_who_finds_the_mark_is_in_the_site(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -151,6 +152,18 @@ def test_a_site_trains_and_streams_with_them(cluster: Cluster, site: Path, trito
     fine = said.reasons == Reason.OK
     assert np.array_equal(said.hashes[fine], window_hash(here.windows.x[fine]))
     assert fine.sum() > 90
+
+
+def test_the_readme_shows_the_commands_that_are_run_here(cluster: Cluster) -> None:
+    """Options of a test alone: its folders and names, and no pages for people."""
+    page = (Path(__file__).parents[2] / "README.md").read_text().replace("\\\n", " ")
+    alone = {"--scheduler-file", "--dashboard-address", "--no-dashboard", "--name", "--local-directory"}
+    for kind, name in (("scheduler", "scheduler"), ("worker", "w1")):
+        (line,) = re.findall(rf"^dask {kind} .*$", page, re.M)
+        run_here = {str(word) for word in cluster.processes[name].args if str(word).startswith("--")}  # type: ignore[union-attr]
+        setpriv = {word for word in cluster.other.command if word.startswith("--")}
+        shown = set(re.findall(r"--[a-z-]+", line)) | ({"--host"} if kind == "worker" else set())
+        assert shown == run_here - alone - setpriv
 
 
 def test_without_a_hatch_the_remedy_is_told(cluster: Cluster, site: Path, ours: Security) -> None:
