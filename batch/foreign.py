@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
+import os
+import socket
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -60,8 +62,11 @@ def builder(reference: str) -> Build:
     """The function that ``file.py:function`` names. Runs the file: it is the plant's own code."""
     file, _, name = reference.rpartition(":")
     path = Path(file)
-    if not path.is_file():
-        raise ModelError(f"network {reference!r}: no file {file!r}; write 'file.py:function', relative to plant.toml")
+    if not os.access(path, os.R_OK):
+        raise ModelError(
+            f"network {reference!r}: no file {file!r} that user {os.getuid()} on {socket.gethostname()} can read; "
+            "write 'file.py:function', relative to plant.toml; Dask workers elsewhere need it at the same place"
+        )
     module_spec = importlib.util.spec_from_file_location(f"penstock_network_{path.stem}", path)
     if module_spec is None or module_spec.loader is None:
         raise ModelError(f"network {reference!r}: {file!r} is no Python file")

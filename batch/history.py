@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from penstock.data import windows
 from penstock.data.archive import Archive
 from penstock.data.grid import Cells
+from penstock.data.hatch import FarArchive, Hatch, outside
 from penstock.data.plant import Tag
 from penstock.data.quality import Block, Rules, assess
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Windows
+from penstock.secure import wire_to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,8 @@ class Source:
     folder: Path
     """As the workers see it."""
     snapshot: str
+    hatch: Hatch | None = None
+    """Where workers that cannot read the site get its cells; None: nowhere."""
 
     def block(
         self, tags: Sequence[Tag], ids: Sequence[int], period_ns: int, first: int, last: int, shelf: Shelf | None = None
@@ -51,8 +55,14 @@ class Source:
         return assess(cells, rules).rows(first, last)
 
     def cells(self, ids: Sequence[int], first: int, last: int) -> Cells:
-        """Ticks first..last-1 of the tags `ids`, from the disk."""
-        return Archive.open(self.folder).read(np.array(ids, np.int32), first, last, snapshot=self.snapshot)
+        """Ticks first..last-1 of the tags `ids`, from the disk or through the hatch.
+
+        Raises ArchiveError; SiteError, Unavailable where neither is to be had.
+        """
+        tags = np.array(ids, np.int32)
+        hatch = outside(self.folder, self.hatch)
+        archive = Archive.open(self.folder) if hatch is None else FarArchive(wire_to(hatch))
+        return archive.read(tags, first, last, snapshot=self.snapshot)
 
 
 @lru_cache(maxsize=1)

@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Security
 
 from penstock.errors import Unavailable
 from penstock.room import KINDS
+from penstock.secure import refusal
 from penstock.tracker import outliving_tracker
 
 log = logging.getLogger(__name__)
@@ -135,24 +136,27 @@ def _cluster(workers: int, port: int, shared: bool) -> LocalCluster:
 
 
 @contextmanager
-def client_for(address: str) -> Iterator[Client]:
+def client_for(address: str, security: Security | None = None) -> Iterator[Client]:
     """A client of the scheduler at `address`, e.g. ``tcp://10.0.0.5:8786``; its workers stay.
 
+    `security`: what a ``tls://`` address asks for.
     Raises Unavailable when nothing answers there, or no worker is connected, within three minutes.
     """
-    with dask.config.set(CONFIG), _connected(address) as client:
+    with dask.config.set(CONFIG), _connected(address, security) as client:
         if not client.scheduler_info(n_workers=-1)["workers"]:
             log.warning("the Dask scheduler at %s has no workers yet: waiting up to %g s for one", address, _START_S)
         _await(client, 1, address)
         yield client
 
 
-def _connected(address: str) -> Client:
+def _connected(address: str, security: Security | None) -> Client:
     """A client; where nothing answers soon it is told that it is waited for."""
     for patience_s in (_SOON_S, _START_S):
         try:
-            return Client(address, timeout=patience_s, set_as_default=False)
+            return Client(address, timeout=patience_s, set_as_default=False, security=security)
         except (OSError, TimeoutError) as error:
+            if security is not None and (why := refusal(address, security)):
+                raise Unavailable(f"the Dask scheduler at {address} and we do not agree on TLS: {why}") from error
             if patience_s == _START_S:
                 raise Unavailable(f"no Dask scheduler answers at {address}: {error}; {_CHECK}") from error
             log.warning("no Dask scheduler answers at %s: waiting up to %g s more; %s", address, _START_S, _CHECK)

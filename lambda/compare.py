@@ -142,7 +142,8 @@ def _alike(artifacts: dict[str, Artifact], spec: WindowSpec) -> None:
 
 
 def _source(site: Site) -> Source:
-    return Source(folder=site.readings.folder, snapshot=site.readings.head().snapshot)
+    readings = site.readings
+    return Source(folder=readings.folder, snapshot=readings.head().snapshot, hatch=site.parts.hatch())
 
 
 def _rivals(site: Site, lead: Artifact, spec: WindowSpec, span: tuple[int, int], *, ridge: bool) -> Rivals:

@@ -91,6 +91,7 @@ def _stream(
         expected=[site.spec(name) for name in site.model_names()],
         on_tick=on_tick,
         metrics_port=metrics_port,
+        hatch=site.parts.hatch(),
     )
 
 

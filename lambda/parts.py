@@ -13,9 +13,12 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 
-from distributed import Client
+from distributed import Client, Security
 
 from penstock.cluster import client_for, local_cluster
+from penstock.data.hatch import Hatch
+from penstock.data.hatch.server import opened
+from penstock.secure import listening, own_address, security
 from penstock.serving.running import Running
 from penstock.serving.triton import Triton
 from penstock.serving.watch import Watch
@@ -36,6 +39,7 @@ class Parts:
         self.folder, self.settings = folder, settings
         self._stack = ExitStack()
         self._client: Client | None = None
+        self._hatch: Hatch | None = None
         self._server: _Server | None = None
 
     def client(self) -> Client:
@@ -46,9 +50,29 @@ class Parts:
         if self._client is None:
             dask = self.settings.dask
             scheduler = dask.scheduler or record.address(self.folder, "dask", START_S)
-            context = client_for(scheduler) if scheduler else local_cluster(dask.workers)
+            context = client_for(scheduler, self._security()) if scheduler else local_cluster(dask.workers)
             self._client = self._stack.enter_context(context)
         return self._client
+
+    def hatch(self) -> Hatch | None:
+        """Where the client's workers fetch what they cannot read; None without TLS: then they must see the site.
+
+        Open until `close`. Raises what `client` raises, and SiteError where nobody can listen there.
+        """
+        client, dask = self.client(), self.settings.dask
+        if self._hatch is None and client.scheduler.address.startswith("tls://"):
+            address = dask.records or own_address(client.scheduler.address)
+            self._hatch = self._stack.enter_context(opened(self.folder, address, listening(client.security)))
+        return self._hatch
+
+    def _security(self) -> Security | None:
+        """For the scheduler of site.toml, where its address asks for it. Raises SiteError."""
+        dask = self.settings.dask
+        if dask.scheduler is None or not dask.scheduler.startswith("tls://"):
+            return None
+        files = (dask.ca_file, dask.cert_file, dask.key_file)
+        ca, cert, key = (None if name is None else self.folder / name for name in files)
+        return security(ca, cert, key)
 
     def begin_triton(self) -> None:
         """Let an embedded Triton start meanwhile; `endpoints` waits for it."""
@@ -90,7 +114,7 @@ class Parts:
 
     def close(self) -> None:
         """End what was started here."""
-        self._client = self._server = None
+        self._client = self._hatch = self._server = None
         self._stack.close()
 
 

@@ -26,6 +26,7 @@ from penstock.batch.plan import History, Wish, plan
 from penstock.batch.view import compute_view
 from penstock.data.archive.archiver import drain
 from penstock.data.archive.retention import Retention, needed_from
+from penstock.data.hatch import Hatch
 from penstock.data.layout import Layout
 from penstock.data.models import Artifact
 from penstock.data.plant import Plant
@@ -59,14 +60,22 @@ class Outcome:
 
 
 def train(
-    client: Client, desk: Desk, plant: Plant, runs: Runs, run: Run, *, home: Path, progress: Progress | None = None
+    client: Client,
+    desk: Desk,
+    plant: Plant,
+    runs: Runs,
+    run: Run,
+    *,
+    home: Path,
+    progress: Progress | None = None,
+    hatch: Hatch | None = None,
 ) -> Outcome:
     """Train what `run` names and has not done, on its state of the archive, and store the results.
 
     One failure stops no other. Each result stands in the store and in the record before the next one is looked at.
     """
     first, last = desk.archive.span(snapshot=run.snapshot)
-    source = HistorySource(folder=desk.archive.folder, snapshot=run.snapshot)
+    source = HistorySource(folder=desk.archive.folder, snapshot=run.snapshot, hatch=hatch)
     history = History(source=source, grid=desk.grid, first=first, last=last)
     left = [name for name in run.models if name not in run.done]
     wish = Wish(models=left, start_ns=run.start_ns, end_ns=run.end_ns, lstm=run.lstm, run=run.id)
@@ -91,7 +100,14 @@ def train(
 
 
 def write_batch_view(
-    client: Client, desk: Desk, artifact: Artifact, first: int, seam: int, *, older_than_ns: int | None = None
+    client: Client,
+    desk: Desk,
+    artifact: Artifact,
+    first: int,
+    seam: int,
+    *,
+    older_than_ns: int | None = None,
+    hatch: Hatch | None = None,
 ) -> None:
     """Recompute what `artifact` says at ticks first..seam-1; the view's seam moves there when all of it is in.
 
@@ -102,7 +118,7 @@ def write_batch_view(
     rows = compute_view(
         client,
         artifact,
-        HistorySource(folder=desk.archive.folder, snapshot=head.snapshot),
+        HistorySource(folder=desk.archive.folder, snapshot=head.snapshot, hatch=hatch),
         [desk.ids[name] for name in spec.base],
         first,
         seam,
@@ -166,6 +182,7 @@ def stream(
     expected: Sequence[WindowSpec] = (),
     on_tick: Callable[[Spoken], None] = lambda spoken: None,
     metrics_port: int | None = None,
+    hatch: Hatch | None = None,
 ) -> dict[str, Any]:
     """Run the speed layer until its sources have ended or it is told to stop; its report as a dict.
 
@@ -182,6 +199,8 @@ def stream(
             sources=sources,
             scoring=Score(pool),
             scheduler=client.scheduler.address,
+            security=client.security,
+            hatch=hatch,
             segment_bytes=segment_bytes,
             commit_every_s=commit_every_s,
             retention=retention,

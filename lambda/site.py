@@ -185,8 +185,9 @@ class Site:
         key = key_of(self.plant, names, {"start": start, "end": end, "lstm": dict(lstm or {})})
         with run_for(self.runs, self.models, self.readings, wish, key=key, now=_now(), anew=anew) as run:
             return pipeline.train(
-                self.parts.client(), self.desk(), self.plant, self.runs, run, home=self.folder, progress=progress
-            )
+                self.parts.client(), self.desk(), self.plant, self.runs, run, home=self.folder, progress=progress,
+                hatch=self.parts.hatch(),
+            )  # fmt: skip
 
     def deploy(
         self,
@@ -288,7 +289,7 @@ class Site:
         tick = self.readings.grid.tick_of
         pipeline.write_batch_view(
             self.parts.client(), self.desk(), self.models.load(name, champion), tick(begin), tick(stop),
-            older_than_ns=time.time_ns() - self.settings.retention.snapshots_ns,
+            older_than_ns=time.time_ns() - self.settings.retention.snapshots_ns, hatch=self.parts.hatch(),
         )  # fmt: skip
         return {"recomputed": f"{name}@{champion}", "from": str(pd.Timestamp(begin)), "seam": str(pd.Timestamp(stop))}
 

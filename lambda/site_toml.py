@@ -60,6 +60,16 @@ class DaskSettings(_Section):
         default=None, pattern=r"^(tcp|tls|ucx|ws|wss)://.+:\d+$", description='an address such as "tcp://10.0.0.5:8786"'
     )
     """Address of a running scheduler; None: a cluster of processes on this machine."""
+    ca_file: str | None = Field(default=None, description="a file's path, relative to the site")
+    """Certificate of the authority that scheduler, workers and we have ours from; None: as Dask is configured."""
+    cert_file: str | None = Field(default=None, description="a file's path, relative to the site")
+    """Our own certificate."""
+    key_file: str | None = Field(default=None, description="a file's path, relative to the site")
+    """Its private key."""
+    records: str | None = Field(
+        default=None, pattern=r"^[^/\s]+:\d+$", description='an address of this machine, such as "10.0.0.4:8790"'
+    )
+    """Where workers that cannot read the site fetch what they need; None: any port, where the scheduler sees us."""
     workers: int = Field(default=2, ge=1, description="a whole number from 1")
     """Worker processes of that local cluster."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from distributed import Client
 
+from penstock.data.hatch import Hatch
 from penstock.data.journal import Journal
 from penstock.data.views.speed_view import Spoken
 from penstock.errors import JournalError, ServingError
@@ -48,11 +49,15 @@ class Following:
     """One reading of the log."""
 
     def __init__(
-        self, client: Client, site: Path, journal: Journal, scorer: Scorer, plan: ReadPlan, place: Place
-    ) -> None:
-        """`client`: asynchronous. Raises SiteError when the read plan cannot be written."""
+        self, client: Client, site: Path, journal: Journal, scorer: Scorer, plan: ReadPlan, place: Place, *,
+        hatch: Hatch | None = None,
+    ) -> None:  # fmt: skip
+        """`client`: asynchronous. `hatch`: for workers that cannot read the site.
+
+        Raises SiteError when the read plan cannot be written.
+        """
         self._site, self._journal, self._scorer, self._plan = site, journal, scorer, plan
-        self._place = place
+        self._place, self._hatch = place, hatch
         self._names = {s.shard: s.save(site / "speed") for s in plan.shards}
         self._newest = Newest(plan)
         self._inbox: list[Result] = []
@@ -134,9 +139,10 @@ class Following:
                 await _rung(appended)
                 continue
             name = self._names[shard]
-            await self._graph.send(
-                Step(site=str(self._site), shard=shard, start=position, stop=stop, want=want, plan=name)
+            step = Step(
+                site=str(self._site), shard=shard, start=position, stop=stop, want=want, plan=name, hatch=self._hatch
             )
+            await self._graph.send(step)
             position, want = stop, None
 
     def _is_ahead(self, shard: int) -> bool:

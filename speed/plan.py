@@ -107,9 +107,17 @@ def forget_plans(folder: Path) -> None:
 def load_plan(path: Path) -> ShardPlan:
     """A plan written by `save`; its name is its digest, so it is read once. Raises SiteError."""
     try:
-        return ShardPlan.of_text(path.read_text())
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return read_plan(path.read_text(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
         raise SiteError(f"{path}: not a read plan: {error}; the running service writes it anew") from error
+
+
+def read_plan(text: str, name: str) -> ShardPlan:
+    """A plan's text; `name` is for messages. Raises SiteError."""
+    try:
+        return ShardPlan.of_text(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise SiteError(f"{name}: not a read plan: {error}; the running service writes it anew") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,16 +9,16 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
-from distributed import Client
+from distributed import Client, Security
 
 from penstock.errors import SiteError, Unavailable
 
 
 @contextlib.asynccontextmanager
-async def connected(scheduler: str, timeout_s: float) -> AsyncIterator[Client]:
+async def connected(scheduler: str, timeout_s: float, security: Security | None = None) -> AsyncIterator[Client]:
     """An asynchronous client of the scheduler at that address. Raises Unavailable when nothing answers."""
     try:
-        client = await Client(scheduler, asynchronous=True, timeout=timeout_s, set_as_default=False)
+        client = await Client(scheduler, asynchronous=True, timeout=timeout_s, set_as_default=False, security=security)
     except (OSError, TimeoutError, ValueError) as error:
         raise Unavailable(f"no Dask scheduler answers at {scheduler}: {error}; check site.toml") from error
     async with client:

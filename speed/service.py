@@ -105,7 +105,7 @@ class Service:
         return self.report()
 
     async def _run(self) -> None:
-        async with connected(self._setup.scheduler, self._setup.connect_s) as client:
+        async with connected(self._setup.scheduler, self._setup.connect_s, self._setup.security) as client:
             self._note_workers(client)
             self._started_workers = len(self._workers)
             try:
@@ -173,7 +173,7 @@ class Service:
             specs = _joined(specs, await self._members())
             plan = ReadPlan.of(specs, self._setup.resolve, self._setup.layout(), self._setup.grid)
             setup = self._setup
-            self._following = Following(client, setup.site, self._journal, self._scorer, plan, place)
+            self._following = Following(client, setup.site, self._journal, self._scorer, plan, place, hatch=setup.hatch)
             outcome = await self._following.run(self._tell, self._done)
             self._counts.failed_requests += self._following.failed_requests
             progressed, self._following = self._following.tick > place.tick, None

@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distributed import Security
+
 from penstock.data.archive.retention import Retention
 from penstock.data.grid import Grid
+from penstock.data.hatch import Hatch
 from penstock.data.layout import Layout
 from penstock.data.scoring import Scoring
 from penstock.data.views.speed_view import Spoken
@@ -23,7 +26,7 @@ class Setup:
     """What a service needs; nothing of it changes while it runs."""
 
     site: Path
-    """The site's folder, as the workers see it too."""
+    """The site's folder, as the workers see it too, or those of them that do not need the hatch."""
     grid: Grid
     layout: Callable[[], Layout]
     """The tags' shards as registered now."""
@@ -32,6 +35,10 @@ class Setup:
     scoring: Scoring
     scheduler: str
     """Address of the Dask scheduler."""
+    security: Security | None = None
+    """What a scheduler at a ``tls://`` address asks for."""
+    hatch: Hatch | None = None
+    """Where workers that cannot read the site fetch its records; None: all of them read it."""
     connect_s: float = 30.0
     """How long the scheduler may take to answer."""
     expected: Sequence[WindowSpec] = ()

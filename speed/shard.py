@@ -1,9 +1,10 @@
 """One step of one shard: a range of the journal becomes assessed rows.
 
 A task carries references, the log carries data: `run_step` is a pure function
-of the journal, the archive and the step. What a worker keeps between steps is a
-cache of the log; wherever it is missing or stands elsewhere it is built again,
-so a retry is a re-read and any worker can take any shard.
+of the journal, the archive and the step, whether the worker reads their files
+or asks for what it needs through the site's hatch. What a worker keeps between
+steps is a cache of the log; wherever it is missing or stands elsewhere it is
+built again, so a retry is a re-read and any worker can take any shard.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from numpy.typing import NDArray
 
 from penstock.data.archive import Archive
 from penstock.data.grid import Cells
+from penstock.data.hatch import FarArchive, FarJournal, Hatch, Records, Stored, outside, plan_text
 from penstock.data.journal import Journal, Kind, Record
 from penstock.data.quality import Block, assess_last
 from penstock.errors import PenstockError
-from penstock.speed.plan import ShardPlan, load_plan
+from penstock.secure import wire_to
+from penstock.speed.plan import ShardPlan, load_plan, read_plan
 from penstock.speed.ring import Ring
 
 CHUNK_CELLS = 1 << 21
@@ -41,6 +44,8 @@ class Step:
     """The first rows returned begin at this tick; None: where the tick closed last left off."""
     plan: str
     """Name of the read plan under the site's ``speed/`` folder."""
+    hatch: Hatch | None = None
+    """Where a worker that cannot read the site gets all this; None: nowhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,12 +86,14 @@ def attempt(step: Step) -> Result | Failure:
 
 
 def run_step(step: Step) -> tuple[Rows, ...]:
-    """The rows of the ticks that close in [start, stop). Raises JournalError, ArchiveError, SiteError."""
-    plan = load_plan(Path(step.site) / "speed" / step.plan)
-    journal, archive = _stores(step.site)
+    """The rows of the ticks that close in [start, stop).
+
+    Raises JournalError, ArchiveError, SiteError; Unavailable where the worker needs the hatch and it does not answer.
+    """
+    plan, journal, archive = _read(step)
     # Taken out of the cache while it changes: a step that raises leaves nothing half-folded behind.
     kept = _kept.pop((step.site, step.shard), None)
-    if kept is None or not kept.serves(step, plan, journal.first):
+    if kept is None or not kept.serves(step, plan, journal):
         built = _build(step, plan, journal, archive)
         if built is None:
             return ()
@@ -175,12 +182,16 @@ class _Kept:
     position: int
     """Holds all readings of sequences below."""
     plan: str
+    hatch: Hatch | None
+    """Another hatch may be another site of the same path."""
 
-    def serves(self, step: Step, plan: ShardPlan, oldest: int) -> bool:
-        """Whether the step can go on from here, in a log that begins at `oldest`."""
-        if self.plan != step.plan or not oldest <= self.position <= step.start:
+    def serves(self, step: Step, plan: ShardPlan, journal: Records) -> bool:
+        """Whether the step can go on from here, in the log as it is now."""
+        if (self.plan, self.hatch) != (step.plan, step.hatch) or self.position > step.start:
             return False
-        return step.want is None or step.want - plan.reach >= self.ring.floor
+        if step.want is not None and step.want - plan.reach < self.ring.floor:
+            return False
+        return self.position == step.start or journal.first <= self.position
 
 
 _kept: dict[tuple[str, int], _Kept] = {}
@@ -191,7 +202,21 @@ def _stores(site: str) -> tuple[Journal, Archive]:
     return Journal.open(Path(site) / "journal"), Archive.open(Path(site) / "archive")
 
 
-def _catch_up(kept: _Kept, step: Step, plan: ShardPlan, journal: Journal) -> int | None:
+def _read(step: Step) -> tuple[ShardPlan, Records, Stored]:
+    """What the step reads: the site's files, or through its hatch."""
+    hatch = outside(Path(step.site) / "archive", step.hatch)
+    if hatch is None:
+        return load_plan(Path(step.site) / "speed" / step.plan), *_stores(step.site)
+    wire, plan = wire_to(hatch), _far_plan(hatch, step.plan)
+    return plan, FarJournal(wire, plan.distinct), FarArchive(wire)
+
+
+@lru_cache(maxsize=64)
+def _far_plan(hatch: Hatch, name: str) -> ShardPlan:
+    return read_plan(plan_text(wire_to(hatch), name), name)
+
+
+def _catch_up(kept: _Kept, step: Step, plan: ShardPlan, journal: Records) -> int | None:
     """Fold in what lies between; the tick at which the step's first rows begin."""
     if step.want is not None:
         kept.ring.hold = step.want - plan.reach
@@ -203,7 +228,7 @@ def _catch_up(kept: _Kept, step: Step, plan: ShardPlan, journal: Journal) -> int
     return step.want if step.want is not None else kept.ring.closed
 
 
-def _build(step: Step, plan: ShardPlan, journal: Journal, archive: Archive) -> _Kept | None:
+def _build(step: Step, plan: ShardPlan, journal: Records, archive: Stored) -> _Kept | None:
     """The ring at an archive commit at or before `start`; None where no tick closes before `stop`."""
     head = archive.at(step.start)
     closed = journal.closed_before(step.start)
@@ -217,14 +242,13 @@ def _build(step: Step, plan: ShardPlan, journal: Journal, archive: Archive) -> _
     def stored(first: int, last: int) -> Cells:
         return archive.read(ids, first, last, snapshot=head.snapshot)
 
-    last = archive.span(snapshot=head.snapshot)[1]
     ring = Ring(
         grid=plan.grid, ids=ids, dtype=plan.dtype, lead=lead, floor=floor,
-        closed=head.closed, stored=stored, stored_last=last,
+        closed=head.closed, stored=stored, stored_last=head.span[1],
     )  # fmt: skip
-    return _Kept(ring=ring, position=head.position, plan=step.plan)
+    return _Kept(ring=ring, position=head.position, plan=step.plan, hatch=step.hatch)
 
 
-def _first_close(journal: Journal, step: Step) -> int | None:
+def _first_close(journal: Records, step: Step) -> int | None:
     records = journal.read(step.start, step.stop, -1)
     return next((r.clock.closed for r in records if r.kind is Kind.CLOCK and r.clock is not None), None)

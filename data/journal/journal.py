@@ -108,6 +108,19 @@ class Journal:
             if not segment.still():
                 _trimmed(place)
 
+    def copies(self, start: int, stop: int, shard: int) -> Iterator[tuple[int, bytes]]:
+        """What `read` of a shard gives, as (sequence, bytes); `records_in` reads them and looks at their checksums.
+
+        Raises JournalError like it.
+        """
+        for place in self._log.places(start, stop):
+            segment, at, header = place
+            if header.shard == shard or header.kind == Kind.CLOCK:
+                raw = bytes(segment.raw[at : at + header.size])
+                if not segment.still():
+                    _trimmed(place)
+                yield header.sequence, raw
+
     def offsets(self) -> dict[str, int]:
         """Newest durable source offset per source, since the site began."""
         return dict(self._folded(self.tail).offsets)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,6 +163,17 @@ def record_at(raw: Buffer, at: int, header: Header) -> Record:
         readings=_decode(payload, header.form) if header.form & 0x0F in (FRAME, DENSE) else None,
         clock=decode_clock(payload) if header.form == JSON else None,
     )
+
+
+def records_in(raw: Buffer) -> Iterator[Record]:
+    """Records that stand one behind the other in `raw`, and nothing else. Raises JournalCorrupt."""
+    at = 0
+    while at < len(raw):
+        header = parse_header(raw, at)
+        if header is None or not intact(raw, at, header):
+            raise JournalCorrupt(f"byte {at} of {len(raw)} of copied records: no whole record; read them again")
+        yield record_at(raw, at, header)
+        at += header.size
 
 
 def source_at(raw: Buffer, at: int, header: Header) -> str:
