@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def model(rows: NDArray[np.float32], window: int, row: int) -> tuple[list[float]
 
 def pushed(sliding: Sliding, rows: NDArray[np.float32], cuts: list[int]) -> list[Slid]:
     bounds = [0, *sorted(min(c, len(rows)) for c in cuts), len(rows)]
-    return [sliding.push(rows[a:b]) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+    return [sliding.push(rows[a:b]) for a, b in pairwise(bounds) if b > a]
 
 
 def raw(slid: list[Slid]) -> list[bytes]:
