@@ -54,6 +54,8 @@ class Summary:
             fit = (cells.values >= low) & (cells.values <= high)
         fit &= ((cells.quality & PRESENT) != 0) & ((cells.quality & STATUS) < BAD) & np.isfinite(cells.values)
         found = cls.empty(cells.values.shape[1])
+        if not fit.any():
+            return found
         for values, used in zip(cells.values, fit, strict=True):
             found = found._with(np.where(used, values, 0), used)
         return found

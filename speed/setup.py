@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.data.aggregating import Wanted
 from penstock.data.archive.retention import Retention
 from penstock.data.grid import Grid
 from penstock.data.layout import Layout
@@ -42,6 +43,8 @@ class Setup:
     """Between two commits of the archive."""
     retention: Retention | None = None
     """Which old commits of the archive go; None: none."""
+    aggregates: Callable[[], Wanted] | None = None
+    """What is aggregated of the tags as registered now; None: nothing."""
     now: Callable[[], int] = time.time_ns
     """Wall clock, ns UTC."""
     on_tick: Callable[[Spoken], None] = lambda spoken: None

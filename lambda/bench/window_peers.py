@@ -185,7 +185,9 @@ def _pandas_pivot(frame: Frame, period_ns: int) -> tuple[Placed, float]:
     pandas = _library("pandas")
     table = pandas.DataFrame({"time": frame.times, "tag": frame.tags, "value": frame.values})
     begun = time.perf_counter()
-    last = table.sort_values("time").assign(tick=table["time"] // period_ns).drop_duplicates(["tick", "tag"], keep="last")
+    last = (
+        table.sort_values("time").assign(tick=table["time"] // period_ns).drop_duplicates(["tick", "tag"], keep="last")
+    )
     wide = last.pivot(index="tick", columns="tag", values="value")
     seconds = time.perf_counter() - begun
     assert len(wide) == last["tick"].nunique()

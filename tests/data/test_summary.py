@@ -103,4 +103,6 @@ def test_minutes_make_hours() -> None:
     minutes = [Summary.of(rows(block, slice(a, a + 10)), LOW, HIGH) for a in range(0, 120, 10)]
     stacked = Summary(**{name: np.stack([m.columns()[name] for m in minutes]) for name in minutes[0].columns()})
     hours = [Summary.of(rows(block, slice(a, a + 60)), LOW, HIGH) for a in (0, 60)]
-    assert raw(stacked.joined(6)) == [np.stack([h.columns()[name] for h in hours]).tobytes() for name in hours[0].columns()]
+    assert raw(stacked.joined(6)) == [
+        np.stack([h.columns()[name] for h in hours]).tobytes() for name in hours[0].columns()
+    ]
