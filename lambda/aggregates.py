@@ -25,7 +25,7 @@ MOST_CELLS = 1 << 26
 
 
 def wanted_by(site: Site) -> Callable[[], Wanted] | None:
-    """What is to be aggregated of the tags as registered at each call; None where plant.toml has no ``[aggregates]``."""
+    """What is to be aggregated of the tags as registered at each call; None where plant.toml keeps nothing."""
     spec = site.plant.aggregates
     if not spec.periods_ns:
         return None
@@ -104,9 +104,10 @@ def _length(site: Site, period: str | None) -> int:
 def _periods(site: Site, mark: Mark, ticks: int, start: Moment, end: Moment) -> tuple[int, int]:
     """Periods that begin in [start, end) and are over, first and one past the last."""
     grid, span = site.readings.grid, site.readings.head().span
+    newest = max(mark.until // ticks * ticks, span[0] + 1)
     begin, stop = span_ns(
         start, end, timezone=site.plant.timezone,
-        first_ns=grid.time(span[0] // ticks * ticks), newest_ns=grid.time(max(mark.until // ticks * ticks, span[0] + 1)),
+        first_ns=grid.time(span[0] // ticks * ticks), newest_ns=grid.time(newest),
     )  # fmt: skip
     length = ticks * grid.period_ns
     first, last = -(-(begin - grid.origin_ns) // length), -(-(stop - grid.origin_ns) // length)

@@ -1,4 +1,4 @@
-"""`penstock bench windows`: sliding statistics of all tags, and long frames onto the grid, in this process, beside peers.
+"""`penstock bench windows`: sliding statistics of all tags, and long frames onto the grid, beside peers.
 
     windows   mean, min, max, std over the last 60 rows of each tag, at every row
     grid      long frames in random order, 5 % of the readings late, 2 % twice, into cells

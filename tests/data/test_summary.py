@@ -17,6 +17,7 @@ from penstock.data.summary import Summary
 
 NUMBERS = [0.0, -0.0, 1.0, 0.1, -2.5, 1e-3, 273.15, 1e6, 1e6 + 0.125, -7e7]
 UNFIT = [float("nan"), float("inf"), 2e8]
+QUALITY = [0, PRESENT, PRESENT | GOOD, PRESENT | UNCERTAIN, PRESENT | BAD]
 LOW, HIGH = np.array([-1e8, -1e8]), np.array([1e8, 1e8])
 """Ranges of the two tags."""
 
@@ -32,7 +33,7 @@ def cells(draw: st.DrawFn, dtype: str = "float32") -> Cells:
     return Cells(
         first=0,
         values=np.array(column(NUMBERS + UNFIT), dtype).reshape(k, 2),
-        quality=np.array(column([0, PRESENT, PRESENT | GOOD, PRESENT | UNCERTAIN, PRESENT | BAD]), np.uint16).reshape(k, 2),
+        quality=np.array(column(QUALITY), np.uint16).reshape(k, 2),
         offset=np.zeros((k, 2), np.uint32),
     )  # fmt: skip
 

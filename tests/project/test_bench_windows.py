@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,16 +17,16 @@ from penstock.data.grid import Cells, Grid
 ROWS = np.random.default_rng(2).normal(5, 2, (12, 3)).astype(np.float32)
 
 
-def skipped(error: NotInstalled) -> None:
-    pytest.fail(str(error)) if os.environ.get("CI") == "true" else pytest.skip(str(error))
+def measured(peer: Callable[[], Any]) -> Any:
+    try:
+        return peer()
+    except NotInstalled as error:
+        return pytest.fail(str(error)) if os.environ.get("CI") == "true" else pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("peer", WINDOW_PEERS, ids=lambda peer: peer.name)
 def test_a_peer_slides_over_the_same_rows(peer: WindowPeer) -> None:
-    try:
-        told, seconds = peer.slide(ROWS, 4)
-    except NotInstalled as error:
-        return skipped(error)
+    told, seconds = measured(lambda: peer.slide(ROWS, 4))
     wanted = {"mean": ROWS[-4:].mean(0), "low": ROWS[-4:].min(0), "high": ROWS[-4:].max(0), "std": ROWS[-4:].std(0)}
     assert set(told) == ({"mean", "std"} if "(mean, std)" in peer.name else set(wanted))
     for name, values in told.items():
@@ -38,10 +40,7 @@ def test_a_peer_keeps_the_last_reading_of_each_cell(peer: GridPeer) -> None:
         times=np.array([5, 12, 3, 18, 3], np.int64), tags=np.array([0, 1, 0, 1, 2], np.int32),
         values=np.array([1, 2, 3, 4, 5], np.float32), quality=np.zeros(5, np.uint8),
     )  # fmt: skip
-    try:
-        placed, seconds = peer.pivot(frame, 10)
-    except NotInstalled as error:
-        return skipped(error)
+    placed, seconds = measured(lambda: peer.pivot(frame, 10))
     assert sorted(zip(*(a.tolist() for a in placed), strict=True)) == [(0, 0, 1.0), (0, 2, 5.0), (1, 1, 4.0)]
     assert seconds > 0
 
