@@ -8,6 +8,7 @@ reading after the other is laid into its cell in place; that takes a compiler an
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +95,20 @@ def place_by_loop(
     )  # fmt: skip
 
 
-def _laid(times, tags, bits, status, column_of, origin, period, first, late_before, values, quality, offset):  # type: ignore[no-untyped-def]
+def _laid(
+    times: Any,
+    tags: Any,
+    bits: Any,
+    status: Any,
+    column_of: Any,
+    origin: Any,
+    period: Any,
+    first: Any,
+    late_before: Any,
+    values: Any,
+    quality: Any,
+    offset: Any,
+) -> None:
     """numba's: one reading after the other into its cell, where it is larger."""
     ticks, width = np.uint64(period), np.uint64(16)
     order = np.uint16(LATE | STATUS)

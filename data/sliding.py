@@ -15,9 +15,11 @@ at a time, which stay in the processor's cache; without it numpy does the same w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +92,7 @@ class Sliding:
             raise ValueError(f"window {window}, stride {stride}, threads {threads}: each is at least 1")
         self._stride, self._dtype, self._next = stride, np.dtype(dtype), first
         use = machine_code.available() if compiled is None else compiled
-        self._slide = sliding_loops.slide if use else sliding_arrays.slide
+        self._slide: Callable[..., None] = sliding_loops.slide if use else sliding_arrays.slide
         # Threads share no tag, and each has at least a thousand.
         cuts = np.linspace(0, tags, min(threads, max(1, tags // 1024)) + 1).astype(int).tolist() if use else [0, tags]
         self._parts, self._state = list(pairwise(cuts)), State.empty(window, tags)
@@ -106,6 +108,7 @@ class Sliding:
         shape = (int(answered.sum()), len(self._state.count))
         if rows.ndim != 2 or rows.shape[1] != shape[1]:
             raise ValueError(f"rows of shape {rows.shape}: [rows, {shape[1]}] are wanted")
+        out: tuple[Any, ...]
         if into is not None and into.mean.shape == shape:
             out = (into.count, into.mean, into.low, into.high, into.std)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,10 +64,10 @@ def _take_in(state: State, row: NDArray[np.float32], place: int) -> None:
     state.ring[place] = row
 
 
-def _change(sums: NDArray[np.float64], new: NDArray[np.float64], gone: NDArray[np.float64], at: object) -> None:
-    high, low, squares, rest = sums[:, at]  # type: ignore[index]
-    sums[0, at], sums[1, at] = moved(high, low, new, gone)  # type: ignore[index]
-    sums[2, at], sums[3, at] = moved(squares, rest, new * new, gone * gone)  # type: ignore[index]
+def _change(sums: NDArray[np.float64], new: Any, gone: Any, at: Any) -> None:
+    high, low, squares, rest = sums[:, at]
+    sums[0, at], sums[1, at] = moved(high, low, new, gone)
+    sums[2, at], sums[3, at] = moved(squares, rest, new * new, gone * gone)
 
 
 def _anew(state: State, least: NDArray[np.float32], most: NDArray[np.float32]) -> None:

@@ -3,7 +3,7 @@ it becomes vector instructions. The bits are those of `sliding_arrays`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +38,19 @@ def slide(
 # numba's from here on: untyped, as it finds types by itself. The ring is written by `_sums`, after `_extremes`.
 
 
-def _extremes(  # type: ignore[no-untyped-def]
-    out_least, out_most, begin, end, least, most, low, high, rows, ring, first
-):
+def _extremes(
+    out_least: Any,
+    out_most: Any,
+    begin: Any,
+    end: Any,
+    least: Any,
+    most: Any,
+    low: Any,
+    high: Any,
+    rows: Any,
+    ring: Any,
+    first: Any,
+) -> None:
     """[k, end - begin] least and largest of the window at each row."""
     window = ring.shape[0]
     for k in range(rows.shape[0]):
@@ -57,12 +67,12 @@ def _extremes(  # type: ignore[no-untyped-def]
         )
 
 
-def _ended(least, most, low, high):  # type: ignore[no-untyped-def]
+def _ended(least: Any, most: Any, low: Any, high: Any) -> None:
     for c in range(len(least)):
         least[c], most[c], low[c], high[c] = INF, -INF, INF, -INF
 
 
-def _behind(least, most, next_least, next_most, row):  # type: ignore[no-untyped-def]
+def _behind(least: Any, most: Any, next_least: Any, next_most: Any, row: Any) -> None:
     for c in range(len(row)):
         x = row[c] + ZERO  # -0 and 0 are one
         ok = abs(x) <= LARGEST
@@ -71,7 +81,7 @@ def _behind(least, most, next_least, next_most, row):  # type: ignore[no-untyped
         most[c] = b if b > next_most[c] else next_most[c]
 
 
-def _folded(low, high, row):  # type: ignore[no-untyped-def]
+def _folded(low: Any, high: Any, row: Any) -> None:
     for c in range(len(row)):
         x = row[c] + ZERO
         ok = abs(x) <= LARGEST
@@ -80,16 +90,31 @@ def _folded(low, high, row):  # type: ignore[no-untyped-def]
         high[c] = b if b > high[c] else high[c]
 
 
-def _both(least, most, low, high, before_least, before_most):  # type: ignore[no-untyped-def]
+def _both(least: Any, most: Any, low: Any, high: Any, before_least: Any, before_most: Any) -> None:
     for c in range(len(low)):
         least[c] = low[c] if low[c] < before_least[c] else before_least[c]
     for c in range(len(low)):
         most[c] = high[c] if high[c] > before_most[c] else before_most[c]
 
 
-def _sums(  # type: ignore[no-untyped-def]
-    begin, end, sums, count, peak, ring, rows, least, most, first, answered, counts, mean, lows, highs, std
-):
+def _sums(
+    begin: Any,
+    end: Any,
+    sums: Any,
+    count: Any,
+    peak: Any,
+    ring: Any,
+    rows: Any,
+    least: Any,
+    most: Any,
+    first: Any,
+    answered: Any,
+    counts: Any,
+    mean: Any,
+    lows: Any,
+    highs: Any,
+    std: Any,
+) -> None:
     """The sums, and all answers."""
     s, t, q, r = sums[0, begin:end], sums[1, begin:end], sums[2, begin:end], sums[3, begin:end]
     number, largest, answer = count[begin:end], peak[begin:end], 0
@@ -110,7 +135,7 @@ def _sums(  # type: ignore[no-untyped-def]
             answer += 1
 
 
-def _counted(count, peak, new, old):  # type: ignore[no-untyped-def]
+def _counted(count: Any, peak: Any, new: Any, old: Any) -> None:
     for c in range(len(count)):
         count[c] = count[c] + np.int32(abs(new[c]) <= LARGEST) - np.int32(abs(old[c]) <= LARGEST)
     for c in range(len(count)):
@@ -118,27 +143,27 @@ def _counted(count, peak, new, old):  # type: ignore[no-untyped-def]
         peak[c] = size if size > peak[c] else peak[c]
 
 
-def _summed(high, low, new, old):  # type: ignore[no-untyped-def]
+def _summed(high: Any, low: Any, new: Any, old: Any) -> None:
     for c in range(len(high)):
         x = np.float64(new[c] if abs(new[c]) <= LARGEST else ZERO)
         y = np.float64(old[c] if abs(old[c]) <= LARGEST else ZERO)
         high[c], low[c] = moved(high[c], low[c], x, y)
 
 
-def _squared(high, low, new, old):  # type: ignore[no-untyped-def]
+def _squared(high: Any, low: Any, new: Any, old: Any) -> None:
     for c in range(len(high)):
         x = np.float64(new[c] if abs(new[c]) <= LARGEST else ZERO)
         y = np.float64(old[c] if abs(old[c]) <= LARGEST else ZERO)
         high[c], low[c] = moved(high[c], low[c], x * x, y * y)
 
 
-def _kept(old, new):  # type: ignore[no-untyped-def]
+def _kept(old: Any, new: Any) -> None:
     for c in range(len(old)):
         old[c] = new[c]
 
 
-def _wild(peak, least, most, count):  # type: ignore[no-untyped-def]
-    found = 0
+def _wild(peak: Any, least: Any, most: Any, count: Any) -> Any:
+    found: Any = 0
     for c in range(len(peak)):
         size = abs(least[c]) if abs(least[c]) > abs(most[c]) else abs(most[c])
         size = size if count[c] > 0 else ZERO
@@ -146,7 +171,7 @@ def _wild(peak, least, most, count):  # type: ignore[no-untyped-def]
     return found
 
 
-def _anew(s, t, q, r, peak, least, most, count, ring, begin):  # type: ignore[no-untyped-def]
+def _anew(s: Any, t: Any, q: Any, r: Any, peak: Any, least: Any, most: Any, count: Any, ring: Any, begin: Any) -> None:
     for c in range(len(peak)):
         size = max(abs(least[c]), abs(most[c])) if count[c] > 0 else ZERO
         if peak[c] > WILD * size:
@@ -158,17 +183,17 @@ def _anew(s, t, q, r, peak, least, most, count, ring, begin):  # type: ignore[no
                     q[c], r[c] = added(q[c], r[c], x * x)
 
 
-def _means(mean, high, count):  # type: ignore[no-untyped-def]
+def _means(mean: Any, high: Any, count: Any) -> None:
     for c in range(len(mean)):
         mean[c] = high[c] / np.float64(count[c])
 
 
-def _ends(out, found, count):  # type: ignore[no-untyped-def]
+def _ends(out: Any, found: Any, count: Any) -> None:
     for c in range(len(out)):
         out[c] = found[c] if count[c] > 0 else NAN
 
 
-def _stds(std, count, s, t, q, r):  # type: ignore[no-untyped-def]
+def _stds(std: Any, count: Any, s: Any, t: Any, q: Any, r: Any) -> None:
     for c in range(len(std)):
         n = np.float64(count[c])
         apart = spread(n, s[c], t[c], q[c], r[c])

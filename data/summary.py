@@ -98,7 +98,7 @@ class Summary:
 
     def joined(self, n: int) -> Summary:
         """Each n periods as one; [periods, m], periods a multiple of n."""
-        parts: Iterator[Summary] = (self[i::n] for i in range(n))  # type: ignore[misc]
+        parts: Iterator[Summary] = (self[i::n] for i in range(n))
         return reduce(Summary.__add__, parts)
 
     @property
