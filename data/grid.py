@@ -102,7 +102,7 @@ class Cells:
         if not mine.quality.any():
             mine.values[...], mine.quality[...], mine.offset[...] = other.values, other.quality, other.offset
             return
-        wins = _greater(other, mine)
+        wins = greater(other, mine)
         mine.values[wins] = other.values[wins]
         mine.quality[wins] = other.quality[wins]
         mine.offset[wins] = other.offset[wins]
@@ -117,32 +117,9 @@ class Cells:
         if isinstance(readings, Dense):
             self._put_dense(readings, grid, column_of, late_before)
             return
-        ticks = grid.tick(readings.times)
-        columns = column_of[readings.tags]
-        keep = (columns >= 0) & (ticks >= self.first) & (ticks < self.last)
-        if not keep.any():
-            return
-        ticks, columns = ticks[keep], columns[keep].astype(np.int64)
-        values = canonical(readings.values[keep], self.values.dtype)
-        offset = grid.offset(readings.times[keep])
-        late = np.zeros(len(ticks), bool) if late_before is None else ticks < late_before
-        quality = _quality(readings.quality[keep], late)
-        cell = (ticks - self.first) * self.values.shape[1] + columns
-        order = np.lexsort((quality & STATUS, ~late, _bits(values), offset, cell))
-        best = order[np.append(np.flatnonzero(np.diff(cell[order])), len(order) - 1)]
-        at = cell[best]
-        flat = Cells(
-            first=0,
-            values=self.values.reshape(-1)[at],
-            quality=self.quality.reshape(-1)[at],
-            offset=self.offset.reshape(-1)[at],
-        )
-        new = Cells(first=0, values=values[best], quality=quality[best], offset=offset[best])
-        wins = _greater(new, flat)
-        rows, cols = np.divmod(at[wins], self.values.shape[1])
-        self.values[rows, cols] = new.values[wins]
-        self.quality[rows, cols] = new.quality[wins]
-        self.offset[rows, cols] = new.offset[wins]
+        from penstock.data.placing import place  # it builds on this module
+
+        place(self, readings, grid, column_of, late_before)
 
     def _put_dense(self, dense: Dense, grid: Grid, column_of: NDArray[np.int32], late_before: int | None) -> None:
         ticks = grid.tick(dense.times)
@@ -159,7 +136,7 @@ class Cells:
         values = canonical(dense.values[pick], self.values.dtype)
         late = np.zeros(len(rows), bool) if late_before is None else ticks[inside] < late_before
         status = dense.quality[pick]
-        quality = _quality(status, np.broadcast_to(late[:, None], status.shape))
+        quality = quality_of(status, np.broadcast_to(late[:, None], status.shape))
         offset = np.broadcast_to(grid.offset(dense.times[inside])[:, None], status.shape)
         absent = np.isnan(values) & (status == GOOD)
         if absent.any():
@@ -169,7 +146,7 @@ class Cells:
             return
         old = Cells(first=0, values=self.values[at], quality=self.quality[at], offset=self.offset[at])
         new = Cells(first=0, values=values, quality=quality, offset=offset)
-        wins = _greater(new, old)
+        wins = greater(new, old)
         self.values[at] = np.where(wins, new.values, old.values)
         self.quality[at] = np.where(wins, new.quality, old.quality)
         self.offset[at] = np.where(wins, new.offset, old.offset)
@@ -198,7 +175,8 @@ def canonical(values: Float, dtype: np.dtype[Any]) -> Float:
     return cast
 
 
-def _quality(status: NDArray[np.uint8], late: NDArray[np.bool_]) -> NDArray[np.uint16]:
+def quality_of(status: NDArray[np.uint8], late: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    """Of cells that hold readings of that status."""
     quality = status.astype(np.uint16)
     quality |= PRESENT
     if late.any():
@@ -210,7 +188,7 @@ def _bits(values: Float) -> NDArray[np.uint64]:
     return values.view(np.uint32 if values.dtype.itemsize == 4 else np.uint64).astype(np.uint64)
 
 
-def _greater(a: Cells, b: Cells) -> NDArray[np.bool_]:
+def greater(a: Cells, b: Cells) -> NDArray[np.bool_]:
     """Cell-wise a > b in the order of this module; an empty cell is below every reading."""
     present_a, present_b = (a.quality & PRESENT) != 0, (b.quality & PRESENT) != 0
     bits_a, bits_b = _bits(a.values), _bits(b.values)

@@ -152,6 +152,16 @@ class SourceSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AggregateSpec:
+    """Statistics that are kept of every period."""
+
+    periods_ns: tuple[int, ...] = ()
+    """Ascending, each a multiple of the one before, the first of the plant's period; none: nothing is kept."""
+    tags: tuple[str, ...] = ()
+    """Stored tags, in the order of the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plant:
     """Tags, models and sources of one plant."""
 
@@ -164,6 +174,7 @@ class Plant:
     models: Mapping[str, ModelSpec]
     sources: Mapping[str, SourceSpec] = field(default_factory=dict)
     """Live ones, by name."""
+    aggregates: AggregateSpec = AggregateSpec()
 
     def model(self, name: str) -> ModelSpec:
         """The model called `name`.

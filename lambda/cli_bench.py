@@ -95,3 +95,23 @@ def train(
     with Progress("bench train") as bar:
         told = run(models, lambda text: bar(0, None, text))
     print_answer(told, as_json, bench_table(told))
+
+
+@bench.command()
+def windows(
+    tags: Annotated[int, typer.Option(help="Tags of the plant.", min=1)] = 100_000,
+    frames: Annotated[int, typer.Option(help="Long frames that are laid onto the grid.", min=1)] = 20,
+    peer_readings: Annotated[int, typer.Option(help="Readings that each peer is given at most.", min=1)] = 1_000_000,
+    as_json: Json = False,
+) -> None:
+    """Sliding statistics of all tags, and long frames onto the grid, in this process, beside pandas, Polars and others.
+
+    Takes about a minute and 2 GiB; nothing stays. Peers come with: pip install 'penstock[bench]'.
+    Example: penstock bench windows --tags 100000 --json
+    """
+    from penstock.bench.windows import Size, run
+    from penstock.screen import Progress, bench_table
+
+    with Progress("bench windows") as bar:
+        told = run(Size(tags=tags, frames=frames, peer_readings=peer_readings), lambda text: bar(0, None, text))
+    print_answer(told, as_json, bench_table(told))

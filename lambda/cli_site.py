@@ -1,4 +1,4 @@
-"""Commands that make a site and bring history in: init, check, import, tags, status."""
+"""Commands that make a site and bring history in: init, check, import, tags, aggregates, status."""
 
 from __future__ import annotations
 
@@ -149,6 +149,34 @@ def tags(
     with Site.open(site) as opened:
         rows = opened.newest(pattern)
         print_answer({"tags": rows}, as_json, tags_table(rows))
+
+
+@app.command()
+def aggregates(
+    pattern: Annotated[str, typer.Argument(help="Only tags like this.")] = "*",
+    site: SiteFolder = HERE,
+    period: Annotated[str | None, typer.Option(help="One of plant.toml's periods; else the shortest.")] = None,
+    start: Annotated[str | None, typer.Option(help="Begin: 2014-01-01, or -48h before the newest.")] = None,
+    end: Annotated[str | None, typer.Option(help="End, not included.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Count, mean, min, max, std of tags per minute, hour, ... as [aggregates] of plant.toml keeps them.
+
+    Example: penstock aggregates 'T*' --site turbine --period 1h --start -24h
+    """
+    from penstock.screen import aggregates_table
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        told, zone = opened.aggregates(pattern, period, start, end), opened.plant.timezone
+    rows = told.to_dataframe().reset_index()
+    if csv is not None:
+        rows.to_csv(csv, index=False)
+    summary = {"period": told.attrs["period"], "rows": len(rows), "pending": told.attrs["pending"]}
+    if as_json:
+        summary["data"] = rows.assign(time=rows["time"].astype(str)).to_dict(orient="list")
+    print_answer(summary, as_json, aggregates_table(rows, zone))
 
 
 @app.command()

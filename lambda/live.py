@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from penstock import inputs, pipeline
+from penstock.aggregates import wanted_by
 from penstock.data.frame import Readings
 from penstock.data.importing import importers
 from penstock.data.views.speed_view import Spoken
@@ -88,6 +89,7 @@ def _stream(
         segment_bytes=site.settings.journal.segment_mb << 20,
         commit_every_s=site.settings.archive.commit_every_s,
         retention=site.retention(),
+        aggregates=wanted_by(site),
         expected=[site.spec(name) for name in site.model_names()],
         on_tick=on_tick,
         metrics_port=metrics_port,

@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from penstock import inputs, pipeline
+from penstock.aggregates import wanted_by
 from penstock.data.importing import importers
 from penstock.errors import SourceError, nearest
 from penstock.import_options import joined
@@ -32,7 +33,8 @@ def load(site: Site, source: Any, progress: Progress | None, options: Mapping[st
         for name, part in inputs.parts(source, site.plant.name)
     ]  # fmt: skip
     tail = site.journal.tail
-    if not pipeline.archive_all(site.desk(), site.layout, progress):
+    kept = wanted_by(site)
+    if not pipeline.archive_all(site.desk(), site.layout, progress, None if kept is None else kept()):
         pipeline.wait_archived(site.desk(), tail, _pauses(ARCHIVED_S))
     pipeline.expire(site.desk(), site.retention(), time.time_ns())
     return _summed(reports)

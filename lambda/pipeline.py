@@ -24,6 +24,7 @@ from penstock.batch import fleet
 from penstock.batch.history import Source as HistorySource
 from penstock.batch.plan import History, Wish, plan
 from penstock.batch.view import compute_view
+from penstock.data.aggregating import Wanted, bring_up
 from penstock.data.archive.archiver import drain
 from penstock.data.archive.retention import Retention, needed_from
 from penstock.data.hatch import Hatch
@@ -139,8 +140,13 @@ def write_batch_view(
     )
 
 
-def archive_all(desk: Desk, layout: Callable[[], Layout], progress: Progress | None = None) -> bool:
-    """Bring the archive up to the journal's tail; false where another process is the committer and does it."""
+def archive_all(
+    desk: Desk, layout: Callable[[], Layout], progress: Progress | None = None, wanted: Wanted | None = None
+) -> bool:
+    """Bring the archive up to the journal's tail, and the aggregates that are `wanted` up to the archive.
+
+    False where another process is the committer and does it.
+    """
 
     def told(done: int, total: int) -> None:
         if progress:
@@ -149,6 +155,8 @@ def archive_all(desk: Desk, layout: Callable[[], Layout], progress: Progress | N
     tail = desk.journal.tail  # before the tags: another process may register some and then append to them
     try:
         drain(desk.journal, desk.archive, layout(), stop=tail, progress=told)
+        if wanted is not None:
+            bring_up(desk.views / "aggregates", desk.archive, desk.journal, wanted)
     except ArchiveBusy:
         return False
     return True
@@ -179,6 +187,7 @@ def stream(
     segment_bytes: int,
     commit_every_s: float,
     retention: Retention,
+    aggregates: Callable[[], Wanted] | None = None,
     expected: Sequence[WindowSpec] = (),
     on_tick: Callable[[Spoken], None] = lambda spoken: None,
     metrics_port: int | None = None,
@@ -204,6 +213,7 @@ def stream(
             segment_bytes=segment_bytes,
             commit_every_s=commit_every_s,
             retention=retention,
+            aggregates=aggregates,
             expected=expected,
             on_tick=on_tick,
         )

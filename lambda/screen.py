@@ -121,6 +121,18 @@ def tags_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def aggregates_table(rows: pd.DataFrame, timezone: str) -> Table:
+    """The newest rows of aggregates, times in the plant's zone."""
+    table = _table("time", "tag", "unit", "count", "mean", "min", "max", "std")
+    for row in rows.tail(QUERY_ROWS).to_dict(orient="records"):
+        time = row["time"].tz_localize("UTC").tz_convert(timezone).isoformat(sep=" ")
+        figures = (_figure(row[key]) for key in ("mean", "min", "max", "std"))
+        table.add_row(time, _cell(row["tag"]), _cell(row["unit"]), str(row["count"]), *figures)
+    if len(rows) > QUERY_ROWS:
+        table.caption = f"the newest {QUERY_ROWS} of {len(rows)} rows; --csv FILE writes all"
+    return table
+
+
 def query_table(rows: pd.DataFrame, timezone: str, *, open_ticks: int = 0) -> Table:
     """The newest rows of a query, times in the plant's zone; `open_ticks` newer ones have no answer yet."""
     table = _table("time", "target", "truth", "prediction", "layer", "version", "reason")

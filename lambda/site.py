@@ -20,7 +20,7 @@ from typing import Any, Self, cast
 import pandas as pd
 import xarray as xr
 
-from penstock import answers, deploying, foreign, known, live, loading, pipeline, standing
+from penstock import aggregates, answers, deploying, foreign, known, live, loading, pipeline, standing
 from penstock.answers import Desk
 from penstock.batch.plan import Wish
 from penstock.compare import Comparison, compare
@@ -352,6 +352,16 @@ class Site:
         `silent_s`: it ends when no tick was said for so long; None: it waits for ever.
         """
         return live.follow(self, name, poll_s, silent_s)
+
+    def aggregates(
+        self, tags: str = "*", period: str | None = None, start: Moment = None, end: Moment = None
+    ) -> xr.Dataset:
+        """`count`, `mean`, `min`, `max`, `std` per period that is over, and tag like `tags`; [start, end).
+
+        `period`: one of plant.toml's ``[aggregates]``, None: the shortest. Time is the period's beginning. Raises
+        QueryError where nothing such is kept.
+        """
+        return aggregates.query(self, tags, period, start, end)
 
     # The state of things
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distributed import Security
 
+from penstock.data.aggregating import Wanted
 from penstock.data.archive.retention import Retention
 from penstock.data.grid import Grid
 from penstock.data.hatch import Hatch
@@ -49,6 +50,8 @@ class Setup:
     """Between two commits of the archive."""
     retention: Retention | None = None
     """Which old commits of the archive go; None: none."""
+    aggregates: Callable[[], Wanted] | None = None
+    """What is aggregated of the tags as registered now; None: nothing."""
     now: Callable[[], int] = time.time_ns
     """Wall clock, ns UTC."""
     on_tick: Callable[[Spoken], None] = lambda spoken: None

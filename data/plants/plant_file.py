@@ -16,7 +16,8 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from penstock.data.durations import DURATION
 from penstock.data.expressions import names as names_in
-from penstock.data.plant import MODEL_NAME, ModelSpec, Plant, Tag, usable_name
+from penstock.data.plant import MODEL_NAME, AggregateSpec, ModelSpec, Plant, Tag, usable_name
+from penstock.data.plants.aggregate_table import read_aggregates
 from penstock.data.plants.model_table import Scope, read_model
 from penstock.data.plants.source_table import read_sources
 from penstock.data.plants.tables import Mistakes, Table, dotted, near_name, shown
@@ -25,7 +26,7 @@ from penstock.data.plants.tag_table import Assets, read_tags
 from penstock.data.plants.templates import RANGE, Names, expand_range, substituted
 from penstock.errors import ExpressionError, Mistake, PlantError
 
-TOP_KEYS = ("plant", "assets", "tags", "defaults", "model", "override", "sources", "sinks", "alarms")
+TOP_KEYS = ("plant", "assets", "tags", "defaults", "model", "override", "sources", "aggregates", "sinks", "alarms")
 PLANT_KEYS = ("name", "period", "timezone", "clock")
 
 
@@ -66,6 +67,7 @@ def _parse(path: Path) -> tuple[Plant, list[Mistake]]:
     )
     models = _models(root, assets, scope)
     sources = read_sources(root.sub("sources"), period_ns)
+    kept = read_aggregates(root.sub("aggregates"), period_ns, tags) if "aggregates" in root else AggregateSpec()
     for key in ("sinks", "alarms"):
         for entry in (table := root.sub(key)).names():
             table.sub(entry)
@@ -77,6 +79,7 @@ def _parse(path: Path) -> tuple[Plant, list[Mistake]]:
         tags=tags,
         models=models,
         sources=sources,
+        aggregates=kept,
     )
     return plant, mistakes.listed()
 

@@ -14,7 +14,10 @@ from typing import Any, Literal
 import numpy as np
 import psutil
 
-LIBRARIES = ("penstock", "dask", "distributed", "numpy", "panel", "bokeh", "tensorflow", "tritonclient")
+LIBRARIES = (
+    "penstock", "dask", "distributed", "numpy", "numba", "pandas", "panel", "bokeh", "tensorflow", "tritonclient",
+    "streamz", "polars", "duckdb", "bottleneck", "numbagg", "bytewax",
+)  # fmt: skip
 MATRIX = 1024
 """Rows of the matrices whose product measures the processor: 4 MB each."""
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ["tensorflow", "keras", "dask", "distributed", "streamz", "tritonclient", "panel", "hvplot"]
+HEAVY = ["tensorflow", "keras", "dask", "distributed", "streamz", "tritonclient", "panel", "hvplot", "numba"]
 
 
 def loaded_by(statement: str) -> set[str]:

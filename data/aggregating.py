@@ -1,0 +1,184 @@
+"""From the archive to the view of aggregates: which periods have changed, and what they come to now.
+
+An aggregate is a pure function of the archive's cells of its period, and of the tag's range: so batch and speed cannot
+disagree, a late reading only makes its period be computed once more, and a run that was killed is gone on with. The
+shortest periods are computed from cells, each longer one from those of the length before.
+
+    journal from the mark's position on ─► periods touched ┐
+    clock from the mark's `until` on    ─► periods now over ┴─► todo ─► cells ─► minutes ─► hours ─► commit, with a mark
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.data.archive import Archive, Head
+from penstock.data.grid import Grid
+from penstock.data.journal import Journal
+from penstock.data.journal.record import Record
+from penstock.data.summary import Summary
+from penstock.data.views.aggregates import AggregatesView, Mark, Ranges, Writing, writing
+
+PIECE_CELLS = 1 << 23
+"""Cells of one commit, about: 100 MB while they are read."""
+SLICE_TAGS = 8192
+"""Tags that are read together: as wide as the archive's open chunks."""
+LOCK_S = 30.0
+LARGE = float(np.finfo(np.float64).max)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Wanted:
+    """What is to be aggregated."""
+
+    periods: tuple[int, ...]
+    """Lengths in ticks, ascending, each a multiple of the one before."""
+    bounds: NDArray[np.float64]
+    """[tag ids, 2] range of each tag, infinite where it has none; NaN for tags that are left out."""
+
+    @property
+    def tags(self) -> NDArray[np.int32]:
+        """Ids of those that are not left out, ascending."""
+        return np.flatnonzero(~np.isnan(self.bounds[:, 0])).astype(np.int32)
+
+
+def bring_up(
+    folder: Path, archive: Archive, journal: Journal, wanted: Wanted, *, pieces: int | None = None,
+    older_than_ns: int | None = None, cells: int = PIECE_CELLS, lock_s: float = LOCK_S,
+) -> Mark:  # fmt: skip
+    """Bring the view in `folder` up to the archive's newest commit; where it stands then.
+
+    At most so many `pieces` of about `cells` cells are computed, a commit each; the mark's `todo` says what is left.
+    Former commits made before `older_than_ns` (UTC) are let go of. Raises ArchiveBusy, ArchiveError, JournalError.
+    """
+    with writing(folder, deadline_s=lock_s) as writer:
+        head = archive.head()
+        mark = writer.view.mark
+        anew = mark is None or mark.periods != wanted.periods or _differ(writer.view.bounds(), wanted.bounds)
+        if anew or mark is None or len(writer.view.bounds()) != len(wanted.bounds):
+            writer.view.begin(wanted.bounds, anew=anew)
+        due = _due(None if anew else mark, head, journal, archive.grid, wanted.periods)
+        while due.todo and pieces != 0:
+            due = replace(due, todo=_piece(writer, archive, head, wanted, due, cells))
+            writer.commit(due)
+            pieces = None if pieces is None else pieces - 1
+        if due != mark and due != writer.view.mark:
+            writer.commit(due)
+        if older_than_ns is not None:
+            writer.expire(older_than_ns)
+        return due
+
+
+def standing_of(folder: Path) -> int | None:
+    """Journal position up to which the view has looked; None where there is no view."""
+    view = AggregatesView.open(folder)
+    mark = None if view is None else view.mark
+    return None if mark is None else mark.position
+
+
+def _differ(before: NDArray[np.float64], now: NDArray[np.float64]) -> bool:
+    """Whether a tag that is known has another range, was left out, or is so now."""
+    n = min(len(before), len(now))
+    return not np.array_equal(before[:n], now[:n], equal_nan=True)
+
+
+def _due(mark: Mark | None, head: Head, journal: Journal, grid: Grid, periods: tuple[int, ...]) -> Mark:
+    """Where the view will stand, and what must be computed for it."""
+    base = periods[0]
+    over = head.span[1] if head.closed is None else head.closed  # imports alone: what is there is all there is
+    stored = (head.span[0] // base, -(-head.span[1] // base))
+    if mark is None or mark.position < journal.first:
+        until = over if mark is None else max(over, mark.until)
+        todo = {stored} if stored[0] < stored[1] else set()
+        return _mark(head, until, todo, (), stored, periods)
+    until = max(over, mark.until)
+    touched = _touched(journal.read(mark.position, head.position), grid, base)
+    return _mark(head, until, {*mark.todo, (mark.until // base, until // base)}, touched, stored, periods)
+
+
+def _mark(
+    head: Head, until: int, ranges: set[tuple[int, int]], touched: Iterable[int], stored: tuple[int, int],
+    periods: tuple[int, ...],
+) -> Mark:  # fmt: skip
+    last = min(until // periods[0], stored[1])
+    inside = [(max(a, stored[0]), min(b, last)) for a, b in [*ranges, *((p, p + 1) for p in touched)]]
+    return Mark(position=head.position, until=until, todo=joined(inside), periods=periods)
+
+
+def _touched(records: Iterable[Record], grid: Grid, base: int) -> set[int]:
+    """Base periods that readings of these records fall into."""
+    found: set[int] = set()
+    for record in records:
+        if record.readings is not None and len(record.readings.times):
+            found.update(np.unique(grid.tick(record.readings.times) // base).tolist())
+    return found
+
+
+def joined(ranges: Iterable[tuple[int, int]]) -> Ranges:
+    """Ranges [first, last) in order, none empty, none touching another."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(r for r in ranges if r[0] < r[1]):
+        if found and first <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], last))
+        else:
+            found.append((first, last))
+    return tuple(found)
+
+
+def _piece(writer: Writing, archive: Archive, head: Head, wanted: Wanted, due: Mark, cells: int) -> Ranges:
+    """Compute the first periods of `todo` with all longer ones that they make; what is left."""
+    base = wanted.periods[0]
+    (first, last), rest = due.todo[0], due.todo[1:]
+    end = min(last, first + max(1, cells // max(1, base * len(wanted.tags))))
+    for tags in _slices(wanted.tags):
+        for begin, stop in _steps(first, end, base, cells // max(1, len(tags))):
+            found = _of_cells(archive, head, wanted, tags, begin, stop, cells)
+            writer.view.put(base, tags, begin, found, len(wanted.bounds))
+        _make_longer(writer.view, wanted, tags, first, end, due.until)
+    return ((end, last), *rest) if end < last else rest
+
+
+def _slices(tags: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
+    for at in range(0, len(tags), SLICE_TAGS):
+        yield tags[at : at + SLICE_TAGS]
+
+
+def _steps(first: int, last: int, base: int, ticks: int) -> Iterator[tuple[int, int]]:
+    """Periods first..last-1 in runs of about `ticks` ticks."""
+    many = max(1, ticks // base)
+    for begin in range(first, last, many):
+        yield begin, min(begin + many, last)
+
+
+def _of_cells(
+    archive: Archive, head: Head, wanted: Wanted, tags: NDArray[np.int32], first: int, last: int, cells: int
+) -> Summary:
+    """[last - first, m] of base periods first..last-1."""
+    base, (low, high) = wanted.periods[0], wanted.bounds[tags].T
+    out = Summary.empty(last - first, len(tags))
+    most = max(1, cells // len(tags))
+    for begin in range(first * base, last * base, most):
+        block = archive.read(tags, begin, min(begin + most, last * base), snapshot=head.snapshot)
+        for period in range(begin // base, -(-block.last // base)):
+            part = block.rows(max(begin, period * base), min(block.last, (period + 1) * base))
+            whole = out[period - first] + Summary.of(part, low, high)
+            for name, column in out.columns().items():
+                column[period - first] = whole.columns()[name]
+    return out
+
+
+def _make_longer(
+    view: AggregatesView, wanted: Wanted, tags: NDArray[np.int32], first: int, last: int, until: int
+) -> None:
+    """The longer periods that are over and hold any of base periods first..last-1, from those of the length before."""
+    begin, end = first * wanted.periods[0], last * wanted.periods[0]
+    for short, long in zip(wanted.periods, wanted.periods[1:], strict=False):
+        ratio = long // short
+        for period in range(begin // long, min(-(-end // long), until // long)):
+            found = view.read(short, tags, period * ratio, (period + 1) * ratio).joined(ratio)
+            view.put(long, tags, period, found, len(wanted.bounds))
