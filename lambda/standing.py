@@ -16,6 +16,7 @@ from penstock.data.history import cells_now
 from penstock.serving.external import Heard, heard
 from penstock.serving.triton import Triton
 from penstock.serving.watch import read_watched
+from penstock.sink_rows import sink_rows
 from penstock.source_rows import source_rows
 from penstock.speed.process import occupied
 from penstock.speed.status import read_status
@@ -66,8 +67,8 @@ def status(site: Site) -> list[dict[str, str]]:
     told, alive = record.read(site.folder), record.alive(site.folder)
     files = [_archive(site), _journal(site), _models(site)]
     parts = rows(str(site.folder), site.plant.timezone, told, alive, [_triton(site), _stream(site)])
-    sources = source_rows(read_status(site.folder / "speed") or {}, time.time_ns(), _running(site))
-    return [*files, *parts, *sources]
+    stream, now_ns, running = read_status(site.folder / "speed") or {}, time.time_ns(), _running(site)
+    return [*files, *parts, *source_rows(stream, now_ns, running), *sink_rows(stream, now_ns, running)]
 
 
 def _row(part: str, state: str, what: str, todo: str = "") -> dict[str, str]:
