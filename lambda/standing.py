@@ -95,6 +95,8 @@ def _journal(site: Site) -> dict[str, str]:
         f"{site.journal.tail - site.journal.first} sequences kept, {waiting} not archived, {refused} readings refused"
     )
     running = _running(site)
+    depth = (read_status(site.folder / "speed") or {}).get("journal_bytes") if running else None
+    what += "" if depth is None else f", {depth / 1e6:,.1f} MB"
     todo = "penstock stream (it archives what waits)" if waiting and not running else ""
     return _row("journal", "ok" if not todo else "idle", what, todo)
 
@@ -164,7 +166,7 @@ def _stream(site: Site) -> dict[str, str]:
     if told is None:
         return _row("stream", "idle", "never ran", "penstock stream --replay SOURCE")
     report = told["report"]
-    what = f"{report['ticks']} ticks, {report['predictions']} predictions, late {report['late']}"
+    what = f"{report['ticks']} ticks, {report['predictions']} predictions, late {report['late']}{_mended(site, told)}"
     if not _running(site):
         ended = "ended" if report["ended"] else "stopped"
         return _row("stream", "idle", f"{ended} after {what}", "" if report["ended"] else "penstock stream goes on")
@@ -173,7 +175,31 @@ def _stream(site: Site) -> dict[str, str]:
         return _row("stream", "wrong", f"{what}; {told['trouble']}", "it is tried again by itself")
     if age > STALE_S:
         return _row("stream", "wrong", f"{what}; silent for {age:.0f} s", f"look at process {told['pid']}")
+    overdue = told.get("overdue_s", 0.0)  # a service of an older version does not tell
+    if overdue > max(STALE_S, 2 * site.plant.period_ns / 1e9) and _silent_s(told) > STALE_S:
+        todo = f"look at process {told['pid']}"
+        return _row("stream", "wrong", f"{what}; nothing is said, and a tick has waited {overdue:.0f} s", todo)
     return _row("stream", "ok", f"{what}{_promptly(report)}")
+
+
+def _silent_s(told: Mapping[str, Any]) -> float:
+    """Since a tick was said last in this run, as of its newest status."""
+    return float("inf") if told["said_ns"] is None else (told["written_ns"] - told["said_ns"]) / 1e9
+
+
+def _mended(site: Site, told: Mapping[str, Any]) -> str:
+    """What was lost on the way and made anew; nothing where nothing was."""
+    report = told["report"]
+    counts = (
+        ("worker_restarts", "Dask workers started again"),
+        ("resubmitted", "steps sent again"),
+        ("repairs", "times a branch made anew"),
+    )
+    said = "".join(f", {report[key]} {what}" for key, what in counts if report.get(key))
+    if told.get("repaired_ns") is not None:
+        last = pd.Timestamp(told["repaired_ns"], tz="UTC").tz_convert(site.plant.timezone)
+        said += f", last at {last:%Y-%m-%d %H:%M:%S%z} ({told['repaired']})"
+    return said
 
 
 def _promptly(report: Mapping[str, Any]) -> str:

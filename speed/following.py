@@ -72,6 +72,7 @@ class Following:
         self._graph = Graph(client, list(self._names), self._take)
         self._pause_s = PAUSE_S[0]
         self._looked_s = 0.0
+        self._feeds: list[asyncio.Task[None]] = []
         self.tick = place.tick
         """The next tick to be said."""
         self.failed_requests = 0
@@ -91,7 +92,7 @@ class Following:
         Ends with None when it says yes, or with what makes a new reading necessary: a larger plan, a part
         of the graph that has died, or the reason of a failure. Raises SiteError when the view cannot be written.
         """
-        feeds = [asyncio.create_task(self._feed(shard)) for shard in self._names]
+        self._feeds = feeds = [asyncio.create_task(self._feed(shard)) for shard in self._names]
         try:
             while self._failure is None:
                 if (why := self._broken()) is not None:
@@ -108,6 +109,8 @@ class Following:
                 elif self.trouble is None:
                     await _rung(self._arrived)
                 for feed in feeds:
+                    if feed.cancelled():  # nobody here does that
+                        return Broken("a task that sends references has ended")
                     if feed.done():  # they end only by an error
                         feed.result()
             return self._failure

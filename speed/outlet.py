@@ -85,7 +85,7 @@ class Outlet:
         self._rung.set()
 
     def last(self) -> None:
-        """Nothing more will be said: it ends when it has sent all, or fails."""
+        """Nothing more will be said: it ends when it has sent all, or its line is down."""
         self._ending.set()
         self._rung.set()
 
@@ -113,7 +113,7 @@ class Outlet:
                 self._follow()
             except Exception as error:  # whatever a sink does wrong, nobody else suffers
                 self._failed(error)
-            if self._ending.is_set():
+            if self._ending.is_set() and (not self._sink.link.up or not self._behind()):
                 break
             self._stop.wait(self._pause_s)
             self._pause_s = min(2 * self._pause_s, self._pauses_s[1])
