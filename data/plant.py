@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from penstock.errors import ModelNotFound, nearest
@@ -162,8 +163,34 @@ class AggregateSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SinkSpec:
+    """Where predictions go while a stream runs. Addresses and secrets are the site's, not the plant's."""
+
+    name: str
+    kind: Literal["mqtt"]
+    topic: str
+    """With ``{plant}``, ``{model}``, ``{target}`` in it; predictions of one tick that share a topic share a message."""
+    models: tuple[str, ...] = ("*",)
+    """Names and globs, with ``!`` before those that are not sent."""
+    tag: str = "{model}.{target}"
+    """What a prediction is called in the message, of the same parts."""
+    format: Literal["json", "arrow"] = "json"
+    retain: bool = True
+    """The broker keeps a topic's last message for who comes later."""
+    catch_up: Literal["all", "newest"] = "all"
+    """What is sent after an outage: all that was said meanwhile, or what is newest."""
+    feedback: bool = False
+    """Whether a source of the same plant may read these topics."""
+
+    def sends(self, model: str) -> bool:
+        """Whether what `model` says is sent."""
+        within = any(fnmatchcase(model, p) for p in self.models if not p.startswith("!"))
+        return within and not any(fnmatchcase(model, p[1:]) for p in self.models if p.startswith("!"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plant:
-    """Tags, models and sources of one plant."""
+    """Tags, models, sources and sinks of one plant."""
 
     name: str
     period_ns: int
@@ -175,6 +202,8 @@ class Plant:
     sources: Mapping[str, SourceSpec] = field(default_factory=dict)
     """Live ones, by name."""
     aggregates: AggregateSpec = AggregateSpec()
+    sinks: Mapping[str, SinkSpec] = field(default_factory=dict)
+    """By name."""
 
     def model(self, name: str) -> ModelSpec:
         """The model called `name`.

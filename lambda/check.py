@@ -8,6 +8,7 @@ from penstock.data.plant import Plant
 from penstock.data.plants.plant_file import load_plant
 from penstock.errors import PlantError, SiteError
 from penstock.import_options import read_options
+from penstock.sinks import unmatched_sinks
 from penstock.site_toml import read_settings
 from penstock.sources import unmatched
 
@@ -23,7 +24,7 @@ def check_place(place: Path) -> Plant:
         raise SiteError(f"{place}: holds no plant.toml; make a site with: penstock init {place}")
     settings = read_settings(place / "site.toml")
     plant = _checked(place / "plant.toml")
-    if mistakes := unmatched(plant.sources, settings, place):
+    if mistakes := [*unmatched(plant.sources, settings, place), *unmatched_sinks(plant, settings, place)]:
         raise PlantError(mistakes)
     return plant
 

@@ -5,6 +5,7 @@
     ├── ExpressionError       the text of a `when`, a derived tag or an expr step; plant_file turns it into a mistake
     ├── SiteError             the site folder: missing, of another format, in use
     ├── SourceError           input that cannot be read at all (a bad row is a reject, not an error)
+    ├── SinkError             a place that predictions go to: away, silent, or refusing
     ├── JournalError          the segment log
     │   └── JournalCorrupt    a record before the tail fails its checksum
     ├── ArchiveError          the Zarr archive
@@ -79,6 +80,10 @@ class SiteError(PenstockError):
 
 class SourceError(PenstockError):
     """An input cannot be read at all."""
+
+
+class SinkError(PenstockError):
+    """A place that predictions go to does not take them."""
 
 
 class JournalError(PenstockError):

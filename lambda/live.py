@@ -20,8 +20,10 @@ from penstock.import_options import joined
 from penstock.loading import reading_options
 from penstock.serving.tending import begin, tended
 from penstock.serving.triton import Triton
+from penstock.sinks import outlets
 from penstock.sources import live_sources
 from penstock.speed.clock import SourceClock
+from penstock.speed.outlet import Outlet
 from penstock.speed.source import Source
 from penstock.speed.sources.replay import Replay, together
 
@@ -63,18 +65,20 @@ def run(
 
     Servers that somebody else runs are given what they lack, also those that come back meanwhile.
     """
+    sinks = outlets(site)  # what is wrong with one is told before Triton is started
     endpoints = site.parts.endpoints()
     deploy_champions(site, endpoints)
     ours = Triton.running(site.folder / "triton")  # watched by whoever started it
     others = [e for e in endpoints if ours is None or e != ours.endpoint]
     with tended(others, site.models.champions, site.models.load):
-        return _stream(site, endpoints, sources, on_tick, metrics_port)
+        return _stream(site, endpoints, sources, sinks, on_tick, metrics_port)
 
 
 def _stream(
     site: Site,
     endpoints: Sequence[str],
     sources: Sources,
+    sinks: Sequence[Outlet],
     on_tick: Callable[[Spoken], None],
     metrics_port: int | None,
 ) -> dict[str, Any]:
@@ -92,8 +96,9 @@ def _stream(
         aggregates=wanted_by(site),
         expected=[site.spec(name) for name in site.model_names()],
         on_tick=on_tick,
-        metrics_port=metrics_port,
+        metrics_port=site.settings.metrics.port if metrics_port is None else metrics_port,
         hatch=site.parts.hatch(),
+        outlets=sinks,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -41,6 +42,8 @@ from penstock.serving.metrics import served
 from penstock.serving.pool import Pool
 from penstock.serving.score import Score
 from penstock.speed.clock import SourceClock
+from penstock.speed.metrics import StreamMetrics
+from penstock.speed.outlet import Outlet
 from penstock.speed.service import Service, Setup
 from penstock.speed.source import Source
 from penstock.speed.status import Report
@@ -192,14 +195,15 @@ def stream(
     on_tick: Callable[[Spoken], None] = lambda spoken: None,
     metrics_port: int | None = None,
     hatch: Hatch | None = None,
+    outlets: Sequence[Outlet] = (),
 ) -> dict[str, Any]:
     """Run the speed layer until its sources have ended or it is told to stop; its report as a dict.
 
     `layout`, `ids`: as registered now; a model may come whose tags were registered while the stream ran.
-    `metrics_port`: of this machine alone, where the pool's metrics are served meanwhile. Raises ServingError
-    when it cannot be had.
+    `metrics_port`: of this machine alone, where the metrics of pool and stream are served meanwhile. Raises
+    ServingError when it cannot be had. `outlets`: of the sinks.
     """
-    with Pool(endpoints) as pool, nullcontext() if metrics_port is None else served(pool, metrics_port):
+    with Pool(endpoints) as pool:
         setup = Setup(
             site=site,
             grid=desk.grid,
@@ -216,8 +220,12 @@ def stream(
             aggregates=aggregates,
             expected=expected,
             on_tick=on_tick,
+            outlets=outlets,
         )
-        return asdict(_run(Service(setup)))
+        service = Service(setup)
+        told = StreamMetrics(lambda: service.told, time.time_ns)
+        with nullcontext() if metrics_port is None else served(pool, metrics_port, beside=[told]):
+            return asdict(_run(service))
 
 
 def _run(service: Service) -> Report:

@@ -101,7 +101,7 @@ class RetentionSettings(_Section):
 
 
 class SourceSettings(_Section):
-    """[sources.NAME]: where a source of plant.toml is, and what it asks of its visitors."""
+    """[sources.NAME], [sinks.NAME]: where a source or sink of plant.toml is, and what it asks of its visitors."""
 
     url: str = Field(
         pattern=r"^(mqtt|mqtts|opc\.tcp|kafka|tcp|tls)://[^\s/]+(/\S*)?$",
@@ -123,6 +123,13 @@ class SourceSettings(_Section):
     """Passed on to the client library, such as librdkafka's settings."""
 
 
+class MetricsSettings(_Section):
+    """[metrics]"""
+
+    port: int | None = Field(default=None, ge=1, le=65535, description="a port, 1 to 65535")
+    """Of 127.0.0.1, where a stream serves Prometheus metrics; None: it does not."""
+
+
 class Settings(_Section):
     """site.toml"""
 
@@ -135,6 +142,9 @@ class Settings(_Section):
     retention: RetentionSettings = RetentionSettings()
     sources: dict[str, SourceSettings] = Field(default={}, description="a table per source, [sources.NAME]")
     """By the names of plant.toml's sources."""
+    sinks: dict[str, SourceSettings] = Field(default={}, description="a table per sink, [sinks.NAME]")
+    """By the names of plant.toml's sinks."""
+    metrics: MetricsSettings = MetricsSettings()
 
 
 def read_settings(path: Path) -> Settings:

@@ -21,13 +21,13 @@ def source_rows(told: Mapping[str, Any], now_ns: int, running: bool) -> Iterator
 
 
 def _what(source: Mapping[str, Any], now_ns: int) -> str:
-    since = _ago(source["since_ns"], now_ns)
+    since = ago(source["since_ns"], now_ns)
     parts = [f"{'up' if source['up'] else 'down'} for {since}"]
     if source["connects"] > 1:
         parts.append(f"connected {source['connects']} times")
-    parts.append(f"heard {_ago(source['heard_ns'], now_ns)} ago" if source["heard_ns"] else "nothing heard yet")
+    parts.append(f"heard {ago(source['heard_ns'], now_ns)} ago" if source["heard_ns"] else "nothing heard yet")
     if source["newest_ns"] is not None:
-        parts.append(f"newest reading {_ago(source['newest_ns'], now_ns)} old")
+        parts.append(f"newest reading {ago(source['newest_ns'], now_ns)} old")
     if source["idle"]:
         parts.append("silent: it holds no tick")
     if source["garbage"]:
@@ -45,7 +45,8 @@ def _todo(source: Mapping[str, Any]) -> str:
     return "" if source["up"] else "it is tried again by itself"
 
 
-def _ago(then_ns: int, now_ns: int) -> str:
+def ago(then_ns: int, now_ns: int) -> str:
+    """How long that is, in words."""
     seconds = max(0, now_ns - then_ns) / 1e9
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from penstock.data.importing.source_tags import SourceTags
 from penstock.data.plant import SourceSpec
-from penstock.errors import Mistake, PlantError, SourceError, nearest
+from penstock.errors import Mistake, PenstockError, PlantError, SourceError, nearest
 from penstock.site_toml import Settings, SourceSettings
 from penstock.speed.clock import SourceClock
 from penstock.speed.formats.names import Names
@@ -68,15 +68,18 @@ def unmatched(sources: Mapping[str, SourceSpec], settings: Settings, folder: Pat
     return mistakes
 
 
-def access(name: str, where: SourceSettings, folder: Path, plant: str) -> Access:
-    """Addresses and secrets, read. Raises SourceError for a password file that cannot be read."""
+def access(
+    name: str, where: SourceSettings, folder: Path, plant: str,
+    *, what: str = "source", error: type[PenstockError] = SourceError,
+) -> Access:  # fmt: skip
+    """Addresses and secrets, read. Raises `error`, naming `what`, for a password file that cannot be read."""
     password = None
     if where.password_file is not None:
         file = folder / where.password_file
         try:
             password = file.read_text("utf-8").partition("\n")[0].strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SourceError(f"source {name}: {file}: cannot be read ({error}); write the password into it") from error
+        except (OSError, UnicodeDecodeError) as why:
+            raise error(f"{what} {name}: {file}: cannot be read ({why}); write the password into it") from why
     paths = {key: folder / path for key in ("ca_file", "cert_file", "key_file") if (path := getattr(where, key))}
     return Access(
         url=where.url, client=f"penstock-{plant}", user=where.user, password=password, options=where.options, **paths

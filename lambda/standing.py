@@ -16,6 +16,7 @@ from penstock.data.history import cells_now
 from penstock.serving.external import Heard, heard
 from penstock.serving.triton import Triton
 from penstock.serving.watch import read_watched
+from penstock.sink_rows import sink_rows
 from penstock.source_rows import source_rows
 from penstock.speed.process import occupied
 from penstock.speed.status import read_status
@@ -66,8 +67,8 @@ def status(site: Site) -> list[dict[str, str]]:
     told, alive = record.read(site.folder), record.alive(site.folder)
     files = [_archive(site), _journal(site), _models(site)]
     parts = rows(str(site.folder), site.plant.timezone, told, alive, [_triton(site), _stream(site)])
-    sources = source_rows(read_status(site.folder / "speed") or {}, time.time_ns(), _running(site))
-    return [*files, *parts, *sources]
+    stream, now_ns, running = read_status(site.folder / "speed") or {}, time.time_ns(), _running(site)
+    return [*files, *parts, *source_rows(stream, now_ns, running), *sink_rows(stream, now_ns, running)]
 
 
 def _row(part: str, state: str, what: str, todo: str = "") -> dict[str, str]:
@@ -94,6 +95,8 @@ def _journal(site: Site) -> dict[str, str]:
         f"{site.journal.tail - site.journal.first} sequences kept, {waiting} not archived, {refused} readings refused"
     )
     running = _running(site)
+    depth = (read_status(site.folder / "speed") or {}).get("journal_bytes") if running else None
+    what += "" if depth is None else f", {depth / 1e6:,.1f} MB"
     todo = "penstock stream (it archives what waits)" if waiting and not running else ""
     return _row("journal", "ok" if not todo else "idle", what, todo)
 
@@ -163,7 +166,7 @@ def _stream(site: Site) -> dict[str, str]:
     if told is None:
         return _row("stream", "idle", "never ran", "penstock stream --replay SOURCE")
     report = told["report"]
-    what = f"{report['ticks']} ticks, {report['predictions']} predictions, late {report['late']}"
+    what = f"{report['ticks']} ticks, {report['predictions']} predictions, late {report['late']}{_mended(site, told)}"
     if not _running(site):
         ended = "ended" if report["ended"] else "stopped"
         return _row("stream", "idle", f"{ended} after {what}", "" if report["ended"] else "penstock stream goes on")
@@ -172,7 +175,31 @@ def _stream(site: Site) -> dict[str, str]:
         return _row("stream", "wrong", f"{what}; {told['trouble']}", "it is tried again by itself")
     if age > STALE_S:
         return _row("stream", "wrong", f"{what}; silent for {age:.0f} s", f"look at process {told['pid']}")
+    overdue = told.get("overdue_s", 0.0)  # a service of an older version does not tell
+    if overdue > max(STALE_S, 2 * site.plant.period_ns / 1e9) and _silent_s(told) > STALE_S:
+        todo = f"look at process {told['pid']}"
+        return _row("stream", "wrong", f"{what}; nothing is said, and a tick has waited {overdue:.0f} s", todo)
     return _row("stream", "ok", f"{what}{_promptly(report)}")
+
+
+def _silent_s(told: Mapping[str, Any]) -> float:
+    """Since a tick was said last in this run, as of its newest status."""
+    return float("inf") if told["said_ns"] is None else (told["written_ns"] - told["said_ns"]) / 1e9
+
+
+def _mended(site: Site, told: Mapping[str, Any]) -> str:
+    """What was lost on the way and made anew; nothing where nothing was."""
+    report = told["report"]
+    counts = (
+        ("worker_restarts", "Dask workers started again"),
+        ("resubmitted", "steps sent again"),
+        ("repairs", "times a branch made anew"),
+    )
+    said = "".join(f", {report[key]} {what}" for key, what in counts if report.get(key))
+    if told.get("repaired_ns") is not None:
+        last = pd.Timestamp(told["repaired_ns"], tz="UTC").tz_convert(site.plant.timezone)
+        said += f", last at {last:%Y-%m-%d %H:%M:%S%z} ({told['repaired']})"
+    return said
 
 
 def _promptly(report: Mapping[str, Any]) -> str:

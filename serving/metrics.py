@@ -6,7 +6,7 @@ thousands of series for some hundred models. Knows Prometheus' types; the figure
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -41,13 +41,16 @@ def registry_of(pool: Pool) -> CollectorRegistry:
 
 
 @contextmanager
-def served(pool: Pool, port: int, address: str = LOOPBACK) -> Iterator[int]:
+def served(pool: Pool, port: int, address: str = LOOPBACK, *, beside: Sequence[Collector] = ()) -> Iterator[int]:
     """The metrics over HTTP while the block runs; gives the port, which is a free one where `port` is 0.
 
-    Raises ServingError when the port cannot be had.
+    `beside`: who tells more in the same answer. Raises ServingError when the port cannot be had.
     """
+    registry = registry_of(pool)
+    for collector in beside:
+        registry.register(collector)
     try:
-        server, thread = start_http_server(port, address, registry_of(pool))
+        server, thread = start_http_server(port, address, registry)
     except OSError as error:
         raise ServingError(f"metrics on {address}:{port}: {error.strerror}; take another port, or 0") from error
     try:

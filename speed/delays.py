@@ -58,6 +58,7 @@ class Closes:
         self._closed: int | None = None
         self._waiting: deque[tuple[int, int, float]] = deque(maxlen=CLOSES)
         """First tick, one past the last, and when they closed."""
+        self._said: int | None = None
 
     def close(self, closed: int, now_s: float) -> None:
         """Ticks below `closed` are closed. What was closed before the first call is not measured."""
@@ -67,7 +68,14 @@ class Closes:
 
     def say(self, tick: int, now_s: float) -> None:
         """`tick` is said."""
+        self._said = tick
         while self._waiting and self._waiting[0][1] <= tick:
             self._waiting.popleft()
         if self._waiting and self._waiting[0][0] <= tick:
             self.delays.see(1000 * (now_s - self._waiting[0][2]), 1)
+
+    def overdue_s(self, now_s: float) -> float:
+        """How long the oldest closed tick has waited to be said; 0 where none waits."""
+        said = self._said
+        waiting = (at for _, stop, at in list(self._waiting) if said is None or stop > said + 1)
+        return max(0.0, now_s - next(waiting, now_s))

@@ -8,6 +8,7 @@ all the same way.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ SPAN = 64
 """Most waiting sequences that go out as one reference."""
 POLL_S = 0.2
 """The log is looked at this often even when nobody rings: another process may have appended."""
+LOOK_S = 0.25
+"""Between two looks at whether the graph lives."""
 BACKLOG_VALUES = 1 << 24
 """Values that may wait for the scorer (64 MB); above, the shards wait too."""
 PAUSE_S = (0.05, 2.0)
@@ -43,6 +46,13 @@ class Place:
     """The first tick to be said."""
     position: int
     """Sequence of the decision that closed the tick before it (or, at the very start, the first decision)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A part of the graph has died: what it held is read again."""
+
+    reason: str
 
 
 class Following:
@@ -66,6 +76,8 @@ class Following:
         self._failure: str | None = None
         self._graph = Graph(client, list(self._names), self._take)
         self._pause_s = PAUSE_S[0]
+        self._looked_s = 0.0
+        self._feeds: list[asyncio.Task[None]] = []
         self.tick = place.tick
         """The next tick to be said."""
         self.failed_requests = 0
@@ -79,15 +91,17 @@ class Following:
 
     async def run(
         self, tell: Callable[[tuple[Spoken, ...]], None], done: Callable[[int], bool]
-    ) -> PlanTooSmall | str | None:
+    ) -> PlanTooSmall | Broken | str | None:
         """Say tick after tick; `done` is asked with the next tick whenever nothing can be said.
 
-        Ends with None when it says yes, or with what makes a new reading necessary: a larger plan, or
-        the reason of a failure. Raises SiteError when the view cannot be written.
+        Ends with None when it says yes, or with what makes a new reading necessary: a larger plan, a part
+        of the graph that has died, or the reason of a failure. Raises SiteError when the view cannot be written.
         """
-        feeds = [asyncio.create_task(self._feed(shard)) for shard in self._names]
+        self._feeds = feeds = [asyncio.create_task(self._feed(shard)) for shard in self._names]
         try:
             while self._failure is None:
+                if (why := self._broken()) is not None:
+                    return Broken(why)
                 self._sort_in()
                 spoken = await self._publish() if self._newest.ready(self.tick) else ()
                 if isinstance(spoken, PlanTooSmall):
@@ -100,6 +114,8 @@ class Following:
                 elif self.trouble is None:
                     await _rung(self._arrived)
                 for feed in feeds:
+                    if feed.cancelled():  # nobody here does that
+                        return Broken("a task that sends references has ended")
                     if feed.done():  # they end only by an error
                         feed.result()
             return self._failure
@@ -111,9 +127,22 @@ class Following:
             await asyncio.gather(*feeds, return_exceptions=True)
             self._graph.close()
 
+    @property
+    def resubmitted(self) -> int:
+        """Steps that were submitted again, because no worker answered in time."""
+        return self._graph.resubmitted
+
     def backlog(self) -> int:
         """Values that wait for the scorer."""
         return self._newest.backlog() + sum(r.block.values.size for a in self._inbox for r in a.rows)
+
+    def _broken(self) -> str | None:
+        """A look at the graph, where one is due."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s < LOOK_S:
+            return None
+        self._looked_s = now_s
+        return self._graph.broken()
 
     async def _publish(self) -> tuple[Spoken, ...] | PlanTooSmall:
         """What was said; nothing after a failed request, which is made again after a pause."""

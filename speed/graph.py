@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 Answer = Result | Failure
 FIRST = asyncio.FIRST_COMPLETED
+STILL = 4
+"""So many looks in a row find a branch that stands still before it counts as broken: between two tasks it seems so."""
 PAUSE_S = 0.2
 """Before a step that failed inside Dask is submitted again."""
 
@@ -56,7 +58,11 @@ class Graph:
         # The queue is never full: map_async would spin while it waits for room.
         self._maps = [s.map_async(self._answer, parallelism=permits + 2) for s in self._sources.values()]
         self._sinks = [node.sink(self._out) for node in self._maps]
-        self._answering: set[asyncio.Task[Answer]] = set()
+        self._answering: dict[asyncio.Task[Answer], int] = {}
+        self._waiting = dict.fromkeys(shards, 0)
+        """References without an answer."""
+        self._still = dict.fromkeys(shards, 0)
+        """Looks in a row that found references waiting and no step at work."""
         self._room: dict[str, int] | EllipsisType | None = ...
         self.resubmitted = 0
         """Steps submitted again because no answer came in time."""
@@ -64,7 +70,25 @@ class Graph:
     async def send(self, step: Step) -> None:
         """Hand a step to its branch once a permit is free; answers of one shard come in order of sending."""
         await self._permits[step.shard].acquire()
+        self._waiting[step.shard] += 1
         await self._sources[step.shard].emit(step)
+
+    def broken(self) -> str | None:
+        """What has ended without a word, of what moves references; None while all of it lives. Asked now and then.
+
+        A branch that is only slow is not broken: each of its steps has a task, and that task a deadline.
+        """
+        busy = set(self._answering.values())
+        for (shard, source), node in zip(self._sources.items(), self._maps, strict=True):
+            work = node.work_task
+            if work is not None and work[1].done():
+                return f"shard {shard}: the task that hands on its answers has ended ({_end_of(work[1])})"
+            if not source.downstreams or not node.downstreams:
+                return f"shard {shard}: a node of its branch is gone"
+            self._still[shard] = self._still[shard] + 1 if self._waiting[shard] and shard not in busy else 0
+            if self._still[shard] >= STILL:
+                return f"shard {shard}: {self._waiting[shard]} references wait, and nobody works on them"
+        return None
 
     def close(self) -> None:
         """End the branches; answers still under way are dropped."""
@@ -79,6 +103,7 @@ class Graph:
 
     def _out(self, answer: Answer) -> None:
         self._permits[answer.step.shard].release()
+        self._waiting[answer.step.shard] -= 1
         try:
             self._deliver(answer)
         except Exception:
@@ -88,8 +113,8 @@ class Graph:
         """Never raises but when cancelled: map_async would drop the step."""
         me: asyncio.Task[Answer] | None = asyncio.current_task()
         if me is not None:
-            self._answering.add(me)
-            me.add_done_callback(self._answering.discard)
+            self._answering[me] = step.shard
+            me.add_done_callback(self._answering.pop)
         futures: list[Future] = []
         waiting: set[asyncio.Task[Answer | str]] = set()
         reason = "no worker answered"
@@ -128,6 +153,10 @@ class Graph:
     def _submit(self, step: Step, place: dict[str, int] | None) -> Future:
         # Of equal priorities Dask runs the last submitted first; the oldest sequence must win.
         return self._client.submit(self._run, step, pure=False, retries=3, priority=-step.start, resources=place)
+
+
+def _end_of(task: asyncio.Task[None]) -> str:
+    return "it was cancelled" if task.cancelled() else repr(task.exception())
 
 
 async def _result(future: Future) -> Answer | str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -24,9 +25,10 @@ from penstock.data.windows import Reason
 from penstock.errors import PenstockError, ServingError, SiteError
 from penstock.speed.clock import begin_of
 from penstock.speed.delays import Closes
-from penstock.speed.following import POLL_S, Following, Place
+from penstock.speed.following import POLL_S, Broken, Following, Place
 from penstock.speed.intake import Intake
 from penstock.speed.link import Link
+from penstock.speed.outlet import end_all
 from penstock.speed.plan import ReadPlan, forget_plans
 from penstock.speed.process import alone, connected, signals_to
 from penstock.speed.rate import Rate
@@ -37,10 +39,14 @@ from penstock.speed.upkeep import Upkeep
 
 __all__ = ["Report", "Service", "Setup"]
 
+log = logging.getLogger(__name__)
+
 STATUS_S = 1.0
 """Between two looks at what is written beside: the status, and the archive where it is due."""
 LEAD = 1024
 """Sequences by which patient sources may run ahead of what is said."""
+SINKS_S = 10.0
+"""At the end: how long sinks may take to send what is said; what is left is sent by the next run."""
 DRAIN_S = 30.0
 """After a stop: how long closed ticks may take to be said."""
 FAILURES = 8
@@ -56,6 +62,11 @@ class _Counts:
     failed_requests: int = 0
     first_prediction_ns: int | None = None
     rereadings: int = 0
+    resubmitted: int = 0
+    repairs: int = 0
+    repaired: str | None = None
+    repaired_ns: int | None = None
+    said_ns: int | None = None
     members: dict[str, int] = field(default_factory=dict)
 
 
@@ -79,6 +90,8 @@ class Service:
         self._following: Following | None = None
         self._intake_done = False
         self._ended = False
+        self.told: Status | None = None
+        """How it stood a second ago; None before that."""
         self._said_position = self._view.last_position()
         self._begun_at = self._journal.tail
         self._intake = Intake(
@@ -108,6 +121,8 @@ class Service:
         async with connected(self._setup.scheduler, self._setup.connect_s, self._setup.security) as client:
             self._note_workers(client)
             self._started_workers = len(self._workers)
+            for outlet in self._setup.outlets:
+                outlet.start()
             try:
                 async with asyncio.TaskGroup() as group:
                     beside = group.create_task(self._keep_up(client))
@@ -117,6 +132,8 @@ class Service:
             except* PenstockError as errors:
                 # One cause is enough: the others were only cancelled because of it.
                 raise errors.exceptions[0] from None
+            finally:
+                await asyncio.to_thread(end_all, self._setup.outlets, SINKS_S)
             await self._upkeep.at_the_end(self._said_position)
             self._rate.end()
             self._write_status()
@@ -124,7 +141,7 @@ class Service:
     def report(self) -> Report:
         """The run so far."""
         taken, counts = self._intake.counts, self._counts
-        running = self._following.failed_requests if self._following else 0
+        following = self._following
         return Report(
             readings=taken.accepted,
             rejected=taken.rejected,
@@ -132,10 +149,12 @@ class Service:
             late=late_count(self._setup.site / "journal", self._begun_at),
             ticks=counts.ticks,
             predictions=counts.predictions,
-            failed_requests=counts.failed_requests + running,
+            failed_requests=counts.failed_requests + (following.failed_requests if following else 0),
             first_prediction_ns=counts.first_prediction_ns,
             worker_restarts=max(0, len(self._workers) - self._started_workers),
             rereadings=counts.rereadings,
+            resubmitted=counts.resubmitted + (following.resubmitted if following else 0),
+            repairs=counts.repairs,
             ended=self._ended,
             tick_ms=self._scorer.delays.told(),
             said_ms=self._closes.delays.told(),
@@ -176,11 +195,14 @@ class Service:
             self._following = Following(client, setup.site, self._journal, self._scorer, plan, place, hatch=setup.hatch)
             outcome = await self._following.run(self._tell, self._done)
             self._counts.failed_requests += self._following.failed_requests
+            self._counts.resubmitted += self._following.resubmitted
             progressed, self._following = self._following.tick > place.tick, None
             if outcome is None:
                 return
             self._counts.rereadings += 1
             failures = 0 if progressed else failures + 1
+            if isinstance(outcome, Broken):
+                outcome = self._note_repair(outcome.reason)
             if isinstance(outcome, PlanTooSmall):
                 specs = _joined(specs, outcome.members)
             elif failures >= FAILURES:
@@ -188,6 +210,13 @@ class Service:
             else:
                 await asyncio.sleep(min(2.0, 0.1 * 2**failures))
             place = await self._place()
+
+    def _note_repair(self, reason: str) -> str:
+        log.warning("%s; it is made anew, and reads again from the last tick said", reason)
+        counts = self._counts
+        counts.repairs += 1
+        counts.repaired, counts.repaired_ns = reason, self._setup.now()
+        return reason
 
     async def _place(self) -> Place | None:
         """Where to go on: behind the newest tick said, or at the first decision of the log."""
@@ -215,6 +244,9 @@ class Service:
         counts = self._counts
         self._said_position = spoken[-1].position
         counts.ticks += len(spoken)
+        counts.said_ns = self._setup.now()
+        for outlet in self._setup.outlets:
+            outlet.ring(spoken[-1].tick)
         self._rate.see(self._setup.now() / 1e9, spoken[-1].tick + 1)
         said = sum(int((s.reasons == Reason.OK).sum()) for s in spoken)
         if said and counts.first_prediction_ns is None:
@@ -248,20 +280,28 @@ class Service:
         self._workers |= set(client.scheduler_info(n_workers=-1)["workers"])
 
     def _write_status(self) -> None:
-        following, clock, now_ns = self._following, self._intake.clock, self._setup.now()
-        status = Status(
+        following, clock, now_ns, counts = self._following, self._intake.clock, self._setup.now(), self._counts
+        self.told = status = Status(
             pid=os.getpid(),
             written_ns=now_ns,
             tail=self._journal.tail,
             archived=self._upkeep.archived,
             closed=clock.closed,
             next_tick=None if following is None else following.tick,
-            members=dict(self._counts.members),
+            members=dict(counts.members),
             backlog=0 if following is None else following.backlog(),
             rate=self._rate.at(now_ns / 1e9),
             replay=all(source.patient for source, _ in self._setup.sources),
             trouble=None if following is None else following.trouble,
             sources={s.name: self._told(s.name, s.link) for s, _ in self._setup.sources if s.link is not None},
+            sinks={outlet.name: outlet.told() for outlet in self._setup.outlets},
+            said=self._said_position,
+            said_ns=counts.said_ns,
+            overdue_s=self._closes.overdue_s(time.monotonic()),
+            journal_bytes=self._journal.kept_bytes,
+            archived_ns=self._upkeep.archived_ns,
+            repaired=counts.repaired,
+            repaired_ns=counts.repaired_ns,
             report=self.report(),
         )
         write_status(self._setup.site / "speed", status)

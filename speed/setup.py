@@ -18,6 +18,7 @@ from penstock.data.scoring import Scoring
 from penstock.data.views.speed_view import Spoken
 from penstock.data.window_spec import WindowSpec
 from penstock.speed.clock import SourceClock
+from penstock.speed.outlet import Outlet
 from penstock.speed.plan import Resolve
 from penstock.speed.source import Source
 
@@ -54,5 +55,7 @@ class Setup:
     """What is aggregated of the tags as registered now; None: nothing."""
     now: Callable[[], int] = time.time_ns
     """Wall clock, ns UTC."""
+    outlets: Sequence[Outlet] = ()
+    """Of the sinks, not started."""
     on_tick: Callable[[Spoken], None] = lambda spoken: None
     """Told of each tick after it is durable; must not raise."""

@@ -12,6 +12,7 @@ from typing import Any
 from penstock.errors import SiteError
 from penstock.speed.delays import Delays, Told
 from penstock.speed.link import LinkTold
+from penstock.speed.outlet import OutletTold
 
 FILE = "status.json"
 
@@ -42,6 +43,10 @@ class Report:
     """Every source ended and all of it was said and archived; false after a stop."""
     tick_ms: Told = field(default_factory=lambda: Delays().told())
     """From a tick's request to its answer: `count`, `p50` and `p99`; ticks that went out together waited together."""
+    resubmitted: int = 0
+    """Steps submitted to a worker again, since no answer came in time."""
+    repairs: int = 0
+    """Times that a part of the graph had died and was made anew; each is a rereading too."""
     said_ms: Told = field(default_factory=lambda: Delays().told())
     """From a tick's close, durable in the journal, to its row in the speed view; ticks closed in this run."""
 
@@ -81,6 +86,21 @@ class Status:
     """Why nothing is said at the moment; None when all is well."""
     sources: Mapping[str, SourceTold]
     """The live sources, by name."""
+    sinks: Mapping[str, OutletTold] = field(default_factory=dict)
+    """By name."""
+    said: int | None = None
+    """Sequence that closed the newest tick said."""
+    said_ns: int | None = None
+    """When a tick was said last, in this run."""
+    overdue_s: float = 0.0
+    """How long the oldest closed tick waits to be said."""
+    journal_bytes: int = 0
+    """That the journal keeps."""
+    archived_ns: int | None = None
+    """When the archive was last brought up to the journal, in this run."""
+    repaired: str | None = None
+    """What had died, the last time that something did."""
+    repaired_ns: int | None = None
     report: Report
     """The run so far."""
 

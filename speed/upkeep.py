@@ -36,6 +36,9 @@ class Upkeep:
         self._archive = Archive.open(setup.site / "archive")
         self._due = self._expire_due = time.monotonic() + setup.commit_every_s
 
+        self.archived_ns: int | None = None
+        """When the archive last had all that the journal had; None: not yet in this run."""
+
     @property
     def archived(self) -> int:
         """Journal position of the newest commit."""
@@ -68,6 +71,7 @@ class Upkeep:
         if archive.head().position < tail:
             drain(journal, archive, setup.layout(), stop=tail)
         aggregated = self._aggregate(pieces)
+        self.archived_ns = setup.now()
         if said is not None:
             # A ring at the last tick said is built from a commit at or before it and the journal from there.
             position = archive.at(said).position

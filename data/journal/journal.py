@@ -70,6 +70,12 @@ class Journal:
         """One past the newest durable sequence, re-read from disk."""
         return self._log.tail().sequence
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of records from the oldest segment to the tail, headers included."""
+        tail = self._log.tail()
+        return (tail.newest - tail.oldest) * self._log.segment_bytes + tail.at
+
     def append(self, entries: Sequence[Entry]) -> range:
         """Make entries durable, in order; their sequences.
 

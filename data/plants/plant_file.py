@@ -19,6 +19,7 @@ from penstock.data.expressions import names as names_in
 from penstock.data.plant import MODEL_NAME, AggregateSpec, ModelSpec, Plant, Tag, usable_name
 from penstock.data.plants.aggregate_table import read_aggregates
 from penstock.data.plants.model_table import Scope, read_model
+from penstock.data.plants.sink_table import read_sinks
 from penstock.data.plants.source_table import read_sources
 from penstock.data.plants.tables import Mistakes, Table, dotted, near_name, shown
 from penstock.data.plants.tag_file import read_tag_file
@@ -68,9 +69,9 @@ def _parse(path: Path) -> tuple[Plant, list[Mistake]]:
     models = _models(root, assets, scope)
     sources = read_sources(root.sub("sources"), period_ns)
     kept = read_aggregates(root.sub("aggregates"), period_ns, tags) if "aggregates" in root else AggregateSpec()
-    for key in ("sinks", "alarms"):
-        for entry in (table := root.sub(key)).names():
-            table.sub(entry)
+    sinks = read_sinks(root.sub("sinks"))
+    for entry in (alarms := root.sub("alarms")).names():
+        alarms.sub(entry)
     plant = Plant(
         name=name,
         period_ns=period_ns,
@@ -80,6 +81,7 @@ def _parse(path: Path) -> tuple[Plant, list[Mistake]]:
         models=models,
         sources=sources,
         aggregates=kept,
+        sinks=sinks,
     )
     return plant, mistakes.listed()
 

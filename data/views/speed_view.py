@@ -25,6 +25,11 @@ from penstock.errors import SiteError
 BUSY_S = 10.0
 """How long a statement waits for another process' write."""
 _LAST_TICK = 2**63 - 1
+_SPOKEN = (
+    'SELECT tick, members, "values", versions, reasons, filled, hashes, position FROM said '
+    "JOIN layouts ON layouts.id = layout"
+)
+"""What `_spoken` takes."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS layouts (id INTEGER PRIMARY KEY, members TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS said (
@@ -118,12 +123,29 @@ class SpeedView:
         """Journal sequence that closed the newest tick published; None where nothing was."""
         return self._newest("position")
 
+    def after(self, tick: int, most: int) -> list[Spoken]:
+        """The first `most` ticks behind `tick`, in order."""
+        with self._translated():
+            rows = self._connection.execute(
+                f"{_SPOKEN} WHERE fleet = ? AND tick > ? ORDER BY tick LIMIT ?", (self._fleet, tick, most)
+            ).fetchall()
+        return [_spoken(row) for row in rows]
+
+    def newest_each(self, after: int) -> list[Spoken]:
+        """Behind tick `after` the newest of each set of members, in order: with them what is newest of each model."""
+        with self._translated():
+            rows = self._connection.execute(
+                f"{_SPOKEN} WHERE fleet = ? AND tick IN "
+                "(SELECT MAX(tick) FROM said WHERE fleet = ? AND tick > ? GROUP BY layout) ORDER BY tick",
+                (self._fleet, self._fleet, after),
+            ).fetchall()
+        return [_spoken(row) for row in rows]
+
     def newest(self, until: int | None = None) -> Spoken | None:
         """All that was said at the newest tick, of those up to `until`; None where nothing was."""
         with self._translated():
             row = self._connection.execute(
-                'SELECT tick, members, "values", versions, reasons, filled, hashes, position FROM said '
-                "JOIN layouts ON layouts.id = layout WHERE fleet = ? AND tick <= ? ORDER BY tick DESC LIMIT 1",
+                f"{_SPOKEN} WHERE fleet = ? AND tick <= ? ORDER BY tick DESC LIMIT 1",
                 (self._fleet, _LAST_TICK if until is None else until),
             ).fetchone()
         return None if row is None else _spoken(row)

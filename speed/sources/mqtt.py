@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import ssl
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import paho.mqtt.client as paho
@@ -25,14 +23,12 @@ from paho.mqtt.reasoncodes import ReasonCode
 from penstock.data.frame import Readings
 from penstock.data.plant import SourceSpec
 from penstock.errors import SourceError
+from penstock.speed.broker import KEEPALIVE_S, address_of, context_of, encrypted
 from penstock.speed.formats.arrow import Frames, batches
 from penstock.speed.formats.json_text import Messages, TopicTag
 from penstock.speed.formats.names import Names
 from penstock.speed.source import Access, Delivery, no_ack
 
-PORTS = {"mqtt": 1883, "mqtts": 8883}
-KEEPALIVE_S = 10
-"""A broker that is silent for twice as long is given up, and connected to again."""
 PAUSE_S = (1, 10)
 """Between two tries to connect: first and longest."""
 WAITING = 4096
@@ -64,13 +60,13 @@ class Mqtt:
 
     def __init__(self, spec: SourceSpec, access: Access, names: Names, zone: ZoneInfo) -> None:
         """Raises SourceError for an address or certificates that cannot be used, PlantError for a wrong `tag`."""
-        parts = urlsplit(access.url)
-        if parts.scheme not in PORTS or not parts.hostname:
+        address = address_of(access.url)
+        if address is None:
             raise SourceError(f"source {spec.name}: url is {access.url}; give mqtt://HOST:PORT or mqtts://HOST:PORT")
         self.name, self.link = spec.name, names.link
-        self._address = parts.hostname, parts.port or PORTS[parts.scheme]
+        self._address = address
         self._access, self._topics = access, spec.topics
-        self._tls = _context(spec.name, access) if parts.scheme == "mqtts" else None
+        self._tls = context_of(f"source {spec.name}", access, SourceError) if encrypted(access.url) else None
         self._tag = TopicTag(spec.tag, f"sources.{spec.name}.tag")
         self._frames = Frames(names) if spec.format == "arrow" else None
         self._messages = Messages(names, zone)
@@ -202,14 +198,3 @@ class Mqtt:
             self.link.trouble = "the broker was left without a farewell"
         client.loop_stop()
         self.link.went_down("the stream has ended")
-
-
-def _context(name: str, access: Access) -> ssl.SSLContext:
-    """TLS that checks the broker, and shows our certificate where we have one."""
-    try:
-        context = ssl.create_default_context(cafile=access.ca_file)
-        if access.cert_file is not None:
-            context.load_cert_chain(access.cert_file, access.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise SourceError(f"source {name}: its certificates cannot be read ({error})") from error
-    return context

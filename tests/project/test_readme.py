@@ -39,6 +39,7 @@ from penstock.data.plant import LstmSpec
 from penstock.data.plants.model_table import LSTM_KEYS, MODEL_KEYS, RETRAIN_KEYS
 from penstock.data.plants.plant_file import PLANT_KEYS, load_plant
 from penstock.data.plants.prepare_text import STEPS
+from penstock.data.plants.sink_table import KEYS as SINK_KEYS
 from penstock.data.plants.source_table import KEYS as SOURCE_KEYS
 from penstock.data.plants.tag_file import FILE_COLUMNS
 from penstock.data.plants.tag_table import TAG_KEYS
@@ -257,7 +258,8 @@ TABLES = [
     ("retrain", RETRAIN_KEYS),
     ("prepare", STEPS),
     ("[sources]", SOURCE_KEYS),
-    ("Where a source is", tuple(SourceSettings.model_fields)),
+    ("[sinks]", SINK_KEYS),
+    ("Where a source or sink is", tuple(SourceSettings.model_fields)),
     ("Functions", tuple(FUNCTIONS)),
 ]
 

@@ -1,0 +1,1 @@
+"""Sinks, a file each."""
