@@ -11,7 +11,7 @@ request. Rows that come one by one are `chains.py`. Runs inside Triton, imports 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -37,8 +37,9 @@ READ1, READ2, READ = (numba.types.Array(numba.float32, n, "C", readonly=True) fo
 
 
 def compiled(*signature: Any) -> Callable[[Callable[..., Any]], Any]:
-    """For a function of these arguments that returns nothing; of none that are named: compiled where it is called."""
-    return numba.njit(*[numba.void(*signature)] * bool(signature), **OPTIONS)
+    """For a function of these arguments that returns nothing; none are named: it is compiled where it is called."""
+    made: Callable[[Callable[..., Any]], Any] = numba.njit(*[numba.void(*signature)] * bool(signature), **OPTIONS)
+    return made
 
 
 @compiled()

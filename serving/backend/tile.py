@@ -146,7 +146,7 @@ def _tile(rows: int) -> Any:
     (start, step, x, step, w, depth, c, step, out, step); c is 0 where the sums are wanted and no gates.
     """
 
-    @intrinsic
+    @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
     def tile(
         typing: Any, start: Any, start_step: Any, x: Any, x_step: Any, w: Any, depth: Any, c: Any, c_step: Any,
         out: Any, out_step: Any,

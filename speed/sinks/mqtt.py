@@ -93,14 +93,16 @@ class Mqtt:
         """Until `done`, as long as there is progress. Raises SinkError."""
         with self._changed:
             while not done() and self._ended is None:
-                seen = len(self._acknowledged)
-                if not self._changed.wait_for(
-                    lambda seen=seen: done() or self._ended or len(self._acknowledged) > seen, self._answer_s
-                ):
+                if not self._changed.wait_for(self._further(done), self._answer_s):
                     self._ended = f"the broker has not {what} for {self._answer_s:g} s"
             ended = None if done() else self._ended
         if ended is not None:
             raise self._lost(ended)
+
+    def _further(self, done: Callable[[], bool]) -> Callable[[], bool]:
+        """Whether something has come about since now."""
+        seen = len(self._acknowledged)
+        return lambda: done() or self._ended is not None or len(self._acknowledged) > seen
 
     def _lost(self, why: str) -> SinkError:
         """The connection is given up, and with it all that paho still holds."""
