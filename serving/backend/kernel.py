@@ -11,7 +11,7 @@ request. Rows that come one by one are `chains.py`. Runs inside Triton, imports 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba

@@ -36,6 +36,7 @@ from penstock.cli import app
 from penstock.cluster import local_cluster
 from penstock.data.expressions import FUNCTIONS
 from penstock.data.plant import LstmSpec
+from penstock.data.plants.aggregate_table import KEYS as AGGREGATE_KEYS
 from penstock.data.plants.model_table import LSTM_KEYS, MODEL_KEYS, RETRAIN_KEYS
 from penstock.data.plants.plant_file import PLANT_KEYS, load_plant
 from penstock.data.plants.prepare_text import STEPS
@@ -259,6 +260,7 @@ TABLES = [
     ("prepare", STEPS),
     ("[sources]", SOURCE_KEYS),
     ("[sinks]", SINK_KEYS),
+    ("[aggregates]", AGGREGATE_KEYS),
     ("Where a source or sink is", tuple(SourceSettings.model_fields)),
     ("Functions", tuple(FUNCTIONS)),
 ]
