@@ -26,7 +26,8 @@ SIDE = 64
 """Slots stand in rows of so many, for their names alone; `backend/model.py` knows it too."""
 _MODULES = (
     *("model.py", "tick.py", "slots.py", "admission.py", "view.py", "golden.py", "host.py", "group.py", "forward.py"),
-    *("kernel.py", "variants.py", "trials.py", "pieces.py", "bank.py", "streamed.py"),
+    *("kernel.py", "variants.py", "trials.py", "choices.py", "pieces.py", "bank.py", "streamed.py"),
+    *("onnx_graph.py", "onnx_sessions.py", "solo_trials.py", "tuner.py", "durable.py"),
     *("solo.py", "isolated.py", "child.py", "guest.py", "link.py", "framing.py"),
 )
 
