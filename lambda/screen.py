@@ -202,10 +202,13 @@ def bench_table(told: Mapping[str, Any]) -> Table:
     """One row per figure of a benchmark, and the machine it was measured on."""
     table = _table("figure", "unit", "ours", "others", "goal", "met")
     for row in told["rows"]:
+        why = row.get("why")
         peers = ", ".join(f"{name} {_figure(value)}" for name, value in row["peers"].items())
+        if why and row["ours"] is not None:  # what could not be measured beside it
+            peers = f"{peers}; {why}" if peers else why
         sign = "" if row["goal"] is None else ("at least " if row["better"] == "higher" else "at most ")
         met = {True: "yes", False: "NO", None: ""}[row["met"]]
-        ours = row.get("why") or _figure(row["ours"])
+        ours = _figure(row["ours"]) if row["ours"] is not None else why or _figure(None)
         table.add_row(row["what"], row["unit"], ours, peers, f"{sign}{_figure(row['goal'])}", met)
     machine = told["machine"]
     table.caption = (

@@ -14,7 +14,10 @@ from typing import Any, Literal
 import numpy as np
 import psutil
 
-LIBRARIES = ("penstock", "dask", "distributed", "numpy", "panel", "bokeh", "tensorflow", "tritonclient")
+LIBRARIES = (
+    *("penstock", "dask", "distributed", "numpy", "panel", "bokeh", "tensorflow", "tritonclient"),
+    *("onnxruntime", "openvino"),
+)
 MATRIX = 1024
 """Rows of the matrices whose product measures the processor: 4 MB each."""
 
@@ -31,6 +34,7 @@ class Row:
     goal: float | None = None
     better: Literal["higher", "lower"] = "lower"
     why: str | None = None
+    """Of a figure that is there: what could not be measured beside it."""
 
     @property
     def met(self) -> bool | None:
