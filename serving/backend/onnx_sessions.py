@@ -54,7 +54,9 @@ class Sessions:
         for row, places in zip(index, at, strict=True):
             mine = places[places >= 0]
             x = np.ascontiguousarray(windows[mine].swapaxes(0, 1))
-            (out[mine],) = ready[row].run(["y"], {"x": x})
+            (said,) = ready[row].run(["y"], {"x": x})
+            said[np.isnan(x).any(axis=(0, 2))] = np.nan  # its gates make a number of what is none
+            out[mine] = said
 
     def _session(self, arrays: Mapping[str, F32]) -> Any:
         key = blake2b(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())).digest()
