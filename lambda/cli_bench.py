@@ -49,7 +49,7 @@ def fleet(
 ) -> None:
     """A tick of hundreds of LSTMs on the real Triton, beside the usual ways to ask them, all measured in one run.
 
-    Takes about five minutes and 3 GiB; nothing stays.
+    Takes about six minutes and 3 GiB; nothing stays. OpenVINO is among them where penstock[bench] is installed.
     Example: penstock bench fleet --models 100,300,500 --json
     """
     from penstock.bench.fleet import run

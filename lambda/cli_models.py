@@ -123,9 +123,9 @@ def optimize(
     ] = 1e-5,
     as_json: Json = False,
 ) -> None:
-    """Measure every way to execute the live LSTMs of each shape on this machine, and keep the fastest right one.
+    """Measure every way to execute the live LSTMs of each shape and other Keras models, and keep the fastest right one.
 
-    Models answer meanwhile. The choice holds after restarts, and for models that join a shape later.
+    Models answer meanwhile. The choice holds after restarts, for models that join a shape later and for new versions.
     Example: penstock optimize --site turbine
     """
     from penstock.screen import Progress, variants_table

@@ -101,6 +101,9 @@ def size(
     units: Annotated[int, typer.Option(min=1, help="Units of a layer.")] = 64,
     layers: Annotated[int, typer.Option(min=1, help="LSTM layers.")] = 1,
     keep: Annotated[str, typer.Option(help="History that the disk is to hold: 30d, 1y.")] = "30d",
+    by_windows: Annotated[
+        bool, typer.Option("--by-windows", help="Models that go by windows: with a past target, or of another form.")
+    ] = False,
     disk: Annotated[Path, typer.Option(help="A folder on the disk where the site is to be.")] = HERE,
     probe: Annotated[bool, typer.Option(help="Measure this machine for some seconds; else constants.")] = True,
     as_json: Json = False,
@@ -115,7 +118,7 @@ def size(
     from penstock.size_report import sized
 
     words = {"tags": tags, "models": models, "rows": window, "inputs": inputs, "units": units, "layers": layers}
-    answer = sized(words, tick=tick, keep=keep, disk=disk, probe=probe)
+    answer = sized(words, tick=tick, keep=keep, disk=disk, probe=probe, by_rows=not by_windows)
     show(answer, as_json, size_table(answer))
     if not as_json:
         for text in answer["changes"]:

@@ -93,8 +93,9 @@ def models_table(cards: Sequence[Mapping[str, Any]], live: Mapping[str, int]) ->
 
 
 def variants_table(groups: Sequence[Mapping[str, Any]]) -> Table:
-    """One row per way that was tried to execute a shape."""
-    table = _table("shape", "members", "way", "taken", "us/window, 1 each", "us/window, 16 each", "from Keras", "note")
+    """One row per way that was tried to execute a shape, or a solo."""
+    columns = ("us/tick", "us/window, 1 each", "us/window, 16 each")
+    table = _table("shape", "members", "way", "taken", *columns, "from Keras", "note")
     for group in groups:
         for trial in group["table"]:
             table.add_row(
@@ -102,11 +103,13 @@ def variants_table(groups: Sequence[Mapping[str, Any]]) -> Table:
                 str(group["members"]),
                 trial["variant"],
                 "yes" if trial["variant"] == group["variant"] else "",
-                *(_figure(trial[key]) for key in ("one_us", "many_us")),
+                *(_figure(trial[key]) for key in ("tick_us", "one_us", "many_us")),
                 "" if trial["apart"] is None else f"{trial['apart']:.1e}",
                 _cell(trial["why"]),
             )
-    table.caption = None if groups else "no LSTM of penstock's own form is live: nothing to try"
+    table.caption = (
+        None if groups else "no LSTM of penstock's own form, and no other Keras model, is live: nothing to try"
+    )
     return table
 
 
@@ -211,10 +214,13 @@ def bench_table(told: Mapping[str, Any]) -> Table:
     """One row per figure of a benchmark, and the machine it was measured on."""
     table = _table("figure", "unit", "ours", "others", "goal", "met")
     for row in told["rows"]:
+        why = row.get("why")
         peers = ", ".join(f"{name} {_figure(value)}" for name, value in row["peers"].items())
+        if why and row["ours"] is not None:  # what could not be measured beside it
+            peers = f"{peers}; {why}" if peers else why
         sign = "" if row["goal"] is None else ("at least " if row["better"] == "higher" else "at most ")
         met = {True: "yes", False: "NO", None: ""}[row["met"]]
-        ours = row.get("why") or _figure(row["ours"])
+        ours = _figure(row["ours"]) if row["ours"] is not None else why or _figure(None)
         table.add_row(row["what"], row["unit"], ours, peers, f"{sign}{_figure(row['goal'])}", met)
     machine = told["machine"]
     table.caption = (

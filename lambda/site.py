@@ -252,11 +252,11 @@ class Site:
         return deploying.none(self, name)
 
     def optimize(self, tolerance: float = STANDARD) -> list[dict[str, Any]]:
-        """Try every way to execute the live LSTMs of each shape, and keep the fastest right one.
+        """Try every way to execute the live LSTMs of each shape, and other Keras models; keep the fastest right one.
 
-        Per endpoint and shape: `group`, `variant`, `members`, `tolerance`, the `table` of trials, and which versions
-        are `live`: their cards tell it too, under `execution`. They answer meanwhile. `tolerance`: largest difference
-        from Keras, in units of the target's scale.
+        Per endpoint and shape (or model): `group`, `variant`, `members`, `tolerance`, the `table` of trials, and which
+        versions are `live`: their cards tell it too, under `execution`. They answer meanwhile. `tolerance`: largest
+        difference from Keras, in units of the target's scale.
         """
         return deploying.optimized(self, tolerance)
 

@@ -38,6 +38,8 @@ class Wish:
     layers: int = 1
     keep_ns: int = 30 * UNITS_NS["d"]
     """History on the disk."""
+    by_rows: bool = True
+    """Whether a tick brings one row per model, as it does for LSTMs of ours without a past target; else windows."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -106,13 +108,14 @@ def needs_of(wish: Wish, machine: Machine) -> tuple[Need, ...]:
 def _times(wish: Wish, machine: Machine) -> Iterator[Need]:
     """Milliseconds of each tick against the tick itself."""
     tick = 1000 * wish.tick_s
-    kernel = wish.models * machine.window_us / 1000
+    each, of = (machine.row_us, "row") if wish.by_rows else (machine.window_us, "window")
+    kernel = wish.models * each / 1000
     cpu = {name: wish.of(cost) for name, cost in known.CPU_MS.items()}
     threads = min(THREADS, machine.cores)
     engine = {f"LSTMs, {threads} threads": kernel / threads, "around them": cpu["triton"]}
     yield Need(
         resource="Triton's tick", unit="ms", need=sum(engine.values()), have=tick, parts=engine,
-        what=f"{machine.window_us:.3g} us per window",
+        what=f"{each:.3g} us per {of}",
     )  # fmt: skip
     yield Need(resource="stream's tick", unit="ms", need=cpu["stream"], have=tick, what="one process")
     yield Need(resource="Dask's tick", unit="ms", need=cpu["dask"] / threads, have=tick, what=f"{THREADS} workers")
@@ -127,6 +130,8 @@ def _memory(wish: Wish, machine: Machine) -> Need:
     """GiB of all processes of a site that is up and, now and then, trains."""
     parts = {name: wish.of(cost) * MB / GIB for name, cost in known.MEMORY_MB.items()}
     parts["weights"] = wish.models * _weights(wish) * 4 * known.WEIGHT_COPIES / GIB
+    if wish.by_rows:
+        parts["states"] = wish.models * known.state_bytes(wish.rows, wish.units, wish.layers) / GIB
     look_back = known.LOOK_BACK_S / wish.tick_s + wish.rows
     parts["rings"] = wish.read * look_back * known.RING_CELL / GIB
     parts["training"] = THREADS * known.TRAINING_MB * MB / GIB

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from penstock.data.durations import SECOND_NS, UNITS_NS, duration_text
 from penstock.size import TIGHT, Need, Wish, needs_of
-from penstock.size_constants import window_us
+from penstock.size_constants import row_us, window_us
 from penstock.size_machine import Machine
 
 TICKS_NS = tuple(
@@ -81,10 +81,10 @@ def _larger(need: Need, machine: Machine) -> Iterator[str]:
 
 
 def _with_units(wish: Wish, machine: Machine, units: int) -> tuple[Wish, Machine]:
-    """Smaller models, and what this machine would take for one of their windows."""
+    """Smaller models, and what this machine would take for one of their windows, and of their rows."""
     other = replace(wish, units=units)
-    ratio = window_us(*other.shape) / window_us(*wish.shape)
-    return other, replace(machine, window_us=machine.window_us * ratio)
+    window, row = (us(*other.shape) / us(*wish.shape) for us in (window_us, row_us))
+    return other, replace(machine, window_us=machine.window_us * window, row_us=machine.row_us * row)
 
 
 def _share(resource: str, wish: Wish, machine: Machine) -> float:

@@ -85,6 +85,10 @@ TRAINING_FIRST_S, TRAINING_MODEL_S = 12.1, 4.4
 TRAINING_WINDOWS, TRAINING_EPOCHS = 4000, 5
 """Of those models."""
 
+_ROW = 60 * 64 * 4 * 64 + 64 * 4 * 32
+"""Products of one more row for the same network: each of its 60 states takes a step, the row is projected once."""
+_ROW_US = 44.0
+"""CPU microseconds of that row: 0.47 of the window's in three of `size_kernel`'s runs (2026-11-28, others at work)."""
 _LSTM = 60 * 64 * 4 * (32 + 64)
 """Products of a window of 60 x 32 through 64 units."""
 _LSTM_US = 94.0
@@ -99,6 +103,17 @@ def products(rows: int, inputs: int, units: int, layers: int) -> int:
 def window_us(rows: int, inputs: int, units: int, layers: int) -> float:
     """CPU microseconds of one window where none could be measured: it goes with the products."""
     return _LSTM_US * products(rows, inputs, units, layers) / _LSTM
+
+
+def row_us(rows: int, inputs: int, units: int, layers: int) -> float:
+    """CPU microseconds of one more row where none could be measured: it goes with the products."""
+    work = rows * 4 * units * units * (2 * layers - 1) + 4 * units * inputs
+    return _ROW_US * work / _ROW
+
+
+def state_bytes(rows: int, units: int, layers: int) -> float:
+    """Of a model that is asked by rows: two numbers per unit, layer and row of its window, 4 bytes each."""
+    return 8.0 * rows * units * layers
 
 
 def training_s(shape: tuple[int, int, int, int]) -> float:

@@ -42,10 +42,12 @@ class Machine:
     """Bytes free in /dev/shm."""
     window_us: float
     """CPU microseconds of one window through one model, one thread."""
+    row_us: float
+    """The same of one more row, for a model whose states are kept."""
     sync_ms: float
     """Milliseconds of one durable append, of a tick's readings."""
     measured: tuple[str, ...] = ()
-    """Which of the last two were measured here; the others are constants."""
+    """Which of the last three were measured here; the others are constants."""
 
 
 def machine_of(disk: Path, shape: tuple[int, int, int, int], frame_bytes: int, *, probe: bool = True) -> Machine:
@@ -55,22 +57,23 @@ def machine_of(disk: Path, shape: tuple[int, int, int, int], frame_bytes: int, *
     """
     if not disk.is_dir():
         raise SiteError(f"{disk}: no such folder; name one on the disk where the site is to be")
-    kernel = _window_us(shape) if probe else None
+    window, row = (_kernel_us(shape) if probe else None) or (None, None)
     sync = _sync_ms(disk, frame_bytes) if probe else None
-    found = {"window": kernel, "sync": sync}
+    found = {"window": window, "row": row, "sync": sync}
     return Machine(
         cores=len(os.sched_getaffinity(0)),
         memory=psutil.virtual_memory().available,
         disk=shutil.disk_usage(disk).free,
         shm=shutil.disk_usage(SHM).free if SHM.is_dir() else 0.0,
-        window_us=known.window_us(*shape) if kernel is None else kernel,
+        window_us=known.window_us(*shape) if window is None else window,
+        row_us=known.row_us(*shape) if row is None else row,
         sync_ms=known.SYNC_MS if sync is None else sync,
         measured=tuple(name for name, value in found.items() if value is not None),
     )
 
 
-def _window_us(shape: tuple[int, int, int, int]) -> float | None:
-    """None: no numba here, or no answer in time; the constant then holds."""
+def _kernel_us(shape: tuple[int, int, int, int]) -> tuple[float, float] | None:
+    """Of a window and of a row. None: no numba here, or no answer in time; the constant then holds."""
     cache = Path(os.environ.get("PENSTOCK_CACHE", Path.home() / ".cache" / "penstock")) / "kernels"
     words = [sys.executable, "-m", "penstock.size_kernel", *(str(number) for number in shape)]
     try:
@@ -78,7 +81,8 @@ def _window_us(shape: tuple[int, int, int, int]) -> float | None:
             words, env={**os.environ, "NUMBA_CACHE_DIR": str(cache)}, timeout=KERNEL_S,
             check=True, capture_output=True, text=True,
         )  # fmt: skip
-        return float(said.stdout)
+        window, row = map(float, said.stdout.split())
+        return window, row
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
 

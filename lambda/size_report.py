@@ -14,16 +14,18 @@ from penstock.size_advice import changes
 from penstock.size_machine import machine_of
 
 
-def sized(numbers: Mapping[str, int], *, tick: str, keep: str, disk: Path, probe: bool) -> dict[str, Any]:
-    """JSON: wish, machine, needs, changes, fits. `numbers` are fields of a Wish.
+def sized(
+    numbers: Mapping[str, int], *, tick: str, keep: str, disk: Path, probe: bool, by_rows: bool = True
+) -> dict[str, Any]:
+    """JSON: wish, machine, needs, changes, fits. `numbers`, and `by_rows`, are fields of a Wish.
 
     Raises PlantError for a text that is no duration, SiteError where `disk` is no folder.
     """
-    wish = Wish(**numbers, tick_ns=_duration("--tick", tick), keep_ns=_duration("--keep", keep))
+    wish = Wish(**numbers, tick_ns=_duration("--tick", tick), keep_ns=_duration("--keep", keep), by_rows=by_rows)
     machine = machine_of(disk, wish.shape, wish.frame_bytes, probe=probe)
     needs = needs_of(wish, machine)
     return {
-        "wish": {**numbers, "tick": tick, "keep": keep},
+        "wish": {**numbers, "tick": tick, "keep": keep, "by_rows": by_rows},
         "machine": asdict(machine),
         "needs": [_told(need) for need in needs],
         "changes": changes(wish, machine, needs),

@@ -21,7 +21,8 @@ PACKAGE = "penstock_engine"
 MODULES = (
     *("__init__.py", "model.py", "tick.py", "slots.py", "admission.py", "view.py", "golden.py", "host.py", "group.py"),
     *("forward.py", "tile.py", "kernel.py", "chains.py", "variants.py", "trials.py", "pieces.py", "bank.py"),
-    *("streamed.py", "solo.py", "isolated.py", "child.py", "guest.py", "link.py", "framing.py"),
+    *("streamed.py", "choices.py", "onnx_graph.py", "onnx_sessions.py", "solo_trials.py", "tuner.py", "durable.py"),
+    *("solo.py", "isolated.py", "child.py", "guest.py", "link.py", "framing.py"),
 )
 ENTRY = '''"""What Triton loads. The engine itself lies where all sites of this machine share it."""
 

@@ -1,6 +1,7 @@
-"""Which way executes each group of models fastest: asked of every endpoint, which tries it and keeps it.
+"""Which way executes each group of models, and each solo, fastest: every endpoint is asked, tries it and keeps it.
 
 Models answer meanwhile as they did. A group is a shape: rows, columns and units; all its members change together.
+A solo is tried by itself.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from penstock.serving.pool import Pool
 CALL_S = 30.0
 """Deadline of one admin call."""
 TRIALS_S = 600.0
-"""Of all trials on one endpoint: XLA compiles each shape for seconds."""
+"""Of all groups' trials on one endpoint, and of each solo's: XLA compiles each shape for seconds."""
 STANDARD = 1e-5
 """Tolerance of every deploy, in units of the target's scale."""
 MOST = 0.1
@@ -23,7 +24,7 @@ MOST = 0.1
 
 
 def optimize(endpoints: Sequence[str], tolerance: float = STANDARD) -> list[dict[str, Any]]:
-    """Per endpoint and group: what was chosen, and the table of what was tried.
+    """Per endpoint, and group or solo: what was chosen, and the table of what was tried.
 
     `tolerance`: largest difference from Keras' golden predictions, in units of the target's scale; it stays that of
     the group's later deploys. Raises BadRequest for one that is none, ServingError.
@@ -35,5 +36,8 @@ def optimize(endpoints: Sequence[str], tolerance: float = STANDARD) -> list[dict
         with Pool(endpoint, deadline_s=CALL_S) as pool:
             command = {"do": "optimize", "tolerance": tolerance}
             told = job(pool, command, about="optimize", deadline_s=TRIALS_S)
-        found += [{"endpoint": endpoint, "group": key, **chosen} for key, chosen in told["chosen"].items()]
+            taken = dict(told["chosen"])
+            for name in told["solos"]:  # one after the other, so that deploys come between
+                taken |= job(pool, command | {"name": name}, about=name, deadline_s=TRIALS_S)["chosen"]
+        found += [{"endpoint": endpoint, "group": key, **chosen} for key, chosen in taken.items()]
     return found

@@ -23,6 +23,7 @@ from penstock.bench.results import Load, Row, answer
 from penstock.bench.served_fleet import Fleet, Tell, milliseconds, served, started_again
 from penstock.bench.stock import Stock
 from penstock.errors import SiteError
+from penstock.serving.backend.onnx_graph import graph_of
 from penstock.serving.bundle import Bundle
 from penstock.serving.pool import Pool
 from penstock.serving.streaming import Stream
@@ -42,6 +43,9 @@ DEPTH = 16
 PATIENCE_S = 60.0
 ALIASES = "alias calls, all in flight"
 ONNX = "ONNX Runtime in process, 2 threads"
+OPENVINO = "OpenVINO in process, 2 threads"
+COMPILED = 100
+"""Models that OpenVINO is measured with at most: it compiles each for a third of a second."""
 PER_MODEL = "python model per LSTM"
 
 
@@ -68,16 +72,18 @@ def _windows(fleet: Fleet, counts: tuple[int, ...], tell: Tell) -> list[Row]:
             tell(f"{count} models")
             x = windows[:count, 0]
             ours = milliseconds(partial(pool.tick, fleet.slots[:count], x), TICKS)
+            runtimes, why = _runtimes(arrays[:count], windows[:count])
             names = [a.name for a in fleet.members[:count]]
             each = _p50(partial(stock.at_once, alone.names, x[:ALONE])) / ALONE
             others = {
                 ALIASES: _p50(partial(stock.at_once, names, x)),
                 "tf.function loop in process": _p50(partial(peers.function_loop(arrays[:count]), x), 5),
-                **_onnx(arrays[:count], windows[:count]),
+                **runtimes,
                 f"python model per LSTM ({ALONE} measured)": round(each * count, 3),
             }
             goal = GOALS_MS.get(count)
-            rows.append(Row(what=f"windows-{count}-p50-ms", unit="ms", ours=_middle(ours), peers=others, goal=goal))
+            rows.append(Row(what=f"windows-{count}-p50-ms", unit="ms", ours=_middle(ours), peers=others, goal=goal,
+                            why=why))  # fmt: skip
             rows.append(Row(what=f"windows-{count}-p99-ms", unit="ms", ours=_high(ours)))
             rows += _rows(fleet, pool, count, others)
     times = round(rows[0].peers[ALIASES] / (rows[0].ours or np.nan), 2)
@@ -125,9 +131,10 @@ def _batches(fleet: Fleet, count: int, tell: Tell) -> list[Row]:
     def rate(ms: float) -> float:
         return round(len(flat) / ms * 1e3)
 
-    onnx = {name: rate(ms) for name, ms in _onnx(arrays, windows).items()}
-    return [Row(what=f"batch{DEPTH}-windows-per-s", unit="windows/s", ours=rate(_middle(ours)), peers=onnx,
-                goal=55_000, better="higher")]  # fmt: skip
+    taken, why = _runtimes(arrays, windows)
+    others = {name: rate(ms) for name, ms in taken.items()}
+    return [Row(what=f"batch{DEPTH}-windows-per-s", unit="windows/s", ours=rate(_middle(ours)), peers=others,
+                goal=55_000, better="higher", why=why)]  # fmt: skip
 
 
 def _costs(fleet: Fleet, tell: Tell) -> list[Row]:
@@ -152,13 +159,26 @@ def _arrays(fleet: Fleet) -> list[dict[str, Float32]]:
     return [dict(np.load(io.BytesIO(a.files["serving.npz"]))) for a in fleet.members]
 
 
-def _onnx(arrays: list[dict[str, Float32]], windows: Float32) -> dict[str, float]:
-    """Of windows [M, n, T, F]; nothing where it is not installed."""
+def _runtimes(arrays: list[dict[str, Float32]], windows: Float32) -> tuple[dict[str, float], str | None]:
+    """Milliseconds of other runtimes for windows [M, n, T, F], and why one is not among them."""
+    taken: dict[str, float] = {}
+    lacking = []
+    few = min(len(arrays), COMPILED)
     try:
-        ask = peers.onnx_sessions(arrays, windows.shape[2], depth=windows.shape[1])
-    except SiteError:
-        return {}
-    return {ONNX: _p50(partial(ask, windows))}
+        graphs = [graph_of(a, windows.shape[2], windows.shape[1]) for a in arrays]
+    except ImportError as error:
+        return {}, f"no graphs for ONNX Runtime and OpenVINO: {error}; pip install onnx"
+    try:
+        taken[ONNX] = _p50(partial(peers.onnx_sessions(graphs), windows))
+    except SiteError as error:
+        lacking.append(str(error))
+    try:
+        each = _p50(partial(peers.openvino_models(graphs[:few]), windows[:few])) / few
+        name = OPENVINO if few == len(arrays) else f"{OPENVINO} ({few} measured)"
+        taken[name] = round(each * len(arrays), 3)
+    except SiteError as error:
+        lacking.append(str(error))
+    return taken, "; ".join(lacking) or None
 
 
 def _p50(work: Callable[[], object], times: int = PEER_TICKS) -> float:

@@ -16,7 +16,7 @@ import psutil
 
 LIBRARIES = (
     "penstock", "dask", "distributed", "numpy", "numba", "pandas", "panel", "bokeh", "tensorflow", "tritonclient",
-    "streamz", "polars", "duckdb", "bottleneck", "numbagg", "bytewax",
+    "streamz", "polars", "duckdb", "bottleneck", "numbagg", "bytewax", "onnxruntime", "openvino",
 )  # fmt: skip
 MATRIX = 1024
 """Rows of the matrices whose product measures the processor: 4 MB each."""
@@ -34,6 +34,7 @@ class Row:
     goal: float | None = None
     better: Literal["higher", "lower"] = "lower"
     why: str | None = None
+    """Of a figure that is there: what could not be measured beside it."""
 
     @property
     def met(self) -> bool | None:

@@ -45,7 +45,7 @@ class Guest:
     name: str
     """As errors name it: ``nox@3``."""
     kind: str
-    """callable, onnx or solo"""
+    """callable, onnx, solo or compiled solo: by XLA"""
     content: bytes
     """The pickle, the ONNX file, the zipped SavedModel."""
 

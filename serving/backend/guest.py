@@ -65,8 +65,8 @@ def opened(kind: str, content: bytes) -> Predict:
             return pickle.loads(content)  # type: ignore[no-any-return]
         case "onnx":
             return _onnx(content)
-        case "solo":
-            return _saved_model(content)
+        case "solo" | "compiled solo":
+            return _saved_model(content, compiled=kind != "solo")
     raise ValueError(f"no process can be made for a model of kind {kind!r}: update the engine")
 
 
@@ -105,10 +105,11 @@ def _onnx(content: bytes) -> Predict:
     return predict
 
 
-def _saved_model(content: bytes) -> Predict:
-    from .solo import Solo  # TensorFlow: seconds, and only where it is needed
+def _saved_model(content: bytes, *, compiled: bool) -> Predict:
+    from .solo import WAYS, Solo  # TensorFlow: seconds, and only where it is needed
 
-    solo = Solo.load(content, Path.cwd())
+    loaded = Solo.load(content, Path.cwd())
+    solo = loaded.executed_by(WAYS[compiled], loaded.tolerance)
     return lambda windows: solo.run_one(0, windows, lambda: False)
 
 

@@ -32,6 +32,7 @@ from .host import Stopped, seldom
 from .slots import Slots
 from .streamed import Streamed
 from .tick import answer_tick
+from .tuner import Tuner
 from .view import Resident, View
 
 SIDE = 64
@@ -55,6 +56,7 @@ class TritonPythonModel:
         self.slots = Slots(Path(settings["state"]), Path(args["model_repository"]).parent, int(settings["capacity"]))
         self.banks = Banks()
         self.worker = ThreadPoolExecutor(1, "deploys")
+        self.tuner = Tuner(self.slots, self.worker)
         self.jobs: dict[int, dict[str, Any]] = {}
         self.claims: dict[str, tuple[str, float]] = {}
         self.lock = threading.Lock()
@@ -66,6 +68,7 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Let a running deploy end; the rest are dropped, and so are the processes of isolated members."""
+        self.tuner.close()
         self.worker.shutdown(wait=True, cancel_futures=True)
         self.slots.close()
 
@@ -190,6 +193,7 @@ class TritonPythonModel:
             "prediction": predictions[:1].tolist(),
             "scale": scale.tolist(),
             "tolerance": self.slots.tolerance(slot),
+            "variant": self.slots.variant(slot),
         }
 
     def _job(self, number: int) -> dict[str, Any]:
@@ -199,13 +203,14 @@ class TritonPythonModel:
             return self.jobs[number]
 
     def _begin(self, what: str, header: dict[str, Any], frame: bytes) -> dict[str, Any]:
-        """Queue a change for the worker; the answer names the job to poll."""
+        """Queue a change for the worker, a solo's trials for the tuner; the answer names the job to poll."""
         with self.lock:
             number = time.monotonic_ns()
             self.jobs[number] = {"state": "running"}
             while len(self.jobs) > JOBS_KEPT:
                 self.jobs.pop(next(iter(self.jobs)))
-        self.worker.submit(self._work, number, what, header, frame)
+        thread = self.tuner if what == "optimize" and "name" in header else self.worker
+        thread.submit(self._work, number, what, header, frame)
         return {"job": number}
 
     def _work(self, number: int, what: str, header: dict[str, Any], frame: bytes) -> None:
@@ -219,9 +224,11 @@ class TritonPythonModel:
             self.jobs[number] = done
 
     def _change(self, what: str, header: dict[str, Any], frame: bytes) -> dict[str, Any]:
-        """Runs on the worker thread, one at a time."""
+        """Runs on the worker thread, one at a time; a solo's trials on the tuner's."""
+        if what == "optimize" and "name" in header:
+            return {"chosen": self.tuner.optimize(header["name"], float(header["tolerance"]))}
         if what == "optimize":
-            return {"chosen": self.slots.optimize(float(header["tolerance"]))}
+            return {"chosen": self.slots.optimize(float(header["tolerance"])), "solos": self.tuner.names()}
         self._claim(header["name"], header["token"], release=what == "settle")
         match what:
             case "write":
@@ -234,6 +241,7 @@ class TritonPythonModel:
                 return {"generation": self.slots.withdraw(header["name"]), "before": before}
             case "free":
                 return {"freed": self.slots.free(int(header["slot"]), float(header["quiet_s"]))}
+        self.tuner.later(header["name"])  # settled
         return {}
 
     def _claim(self, name: str, token: str, *, release: bool) -> None:

@@ -9,7 +9,6 @@ exactly what was published. Runs inside Triton, imports nothing of penstock.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -21,12 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from . import durable
 from .admission import alone, hosted, prepared
+from .choices import FILE, remember
 from .framing import unpack
 from .golden import TOLERANCE, Refusal, golden_of
 from .group import Group
 from .isolated import Isolated
-from .trials import FILE, optimized, remember
+from .solo import Solo
+from .trials import entry_of, optimized
 from .view import Resident, view_of
 
 RESTORE_S = 30.0
@@ -59,7 +61,7 @@ class Slots:
         """
         slot = self._free_slot()
         resident = self._admit(frame, slot, trusted=False)
-        _replace(self.folder / f"{slot}.slot", frame)
+        durable.write(self.folder / f"{slot}.slot", frame)
         return resident
 
     def publish(self, name: str, slot: int) -> int:
@@ -106,15 +108,39 @@ class Slots:
                 group, trials = optimized(host, members, tolerance)
                 view = self.view
                 live = {n: r.version for n, s in view.published.items() if (r := view.residents[s]).host == key}
-                chosen[key] = remember(self.folder, key, group, trials) | {"live": live}
+                entry = entry_of(group.variant.name, group.tolerance, len(members), trials)
+                chosen[key] = remember(self.folder, key, entry) | {"live": live}
                 hosts = {**view.hosts, key: group}
                 self.view = view_of(self.capacity, view.generation, view.residents, view.published, hosts)
         return chosen
 
+    def execute(self, resident: Resident, solo: Solo, key: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """`resident` is executed by `solo` from now on; `entry` is what is remembered of it, and what was.
+
+        Raises Refusal when another one has its slot by now.
+        """
+        view = self.view
+        now = view.residents.get(resident.slot)
+        if now is None or now.born != resident.born:
+            raise Refusal(f"{resident.name}@{resident.version}: was undeployed meanwhile")
+        self.view = view_of(
+            self.capacity, view.generation, view.residents, view.published, {**view.hosts, resident.host: solo}
+        )
+        return remember(self.folder, key, entry)
+
     def tolerance(self, slot: int) -> float:
         """Of the member's golden check."""
         host = self.view.hosts[self.view.residents[slot].host]
-        return host.tolerance if isinstance(host, Group) else TOLERANCE
+        return host.tolerance if isinstance(host, Group | Solo) else TOLERANCE
+
+    def variant(self, slot: int) -> str:
+        """By which way the member is executed; "" where that is its own process' matter."""
+        match self.view.hosts[self.view.residents[slot].host]:
+            case Group() as group:
+                return group.variant.name
+            case Solo() as solo:
+                return solo.variant
+        return ""
 
     def close(self) -> None:
         """End the processes of isolated members."""
@@ -176,7 +202,7 @@ class Slots:
         view = self.view
         generation = view.generation + 1
         text = json.dumps({"generation": generation, "published": dict(published)})
-        _replace(self.folder / "published.json", text.encode())
+        durable.write(self.folder / "published.json", text.encode())
         self._list(published)
         self.view = view_of(self.capacity, generation, view.residents, published, view.hosts)
         return generation
@@ -227,18 +253,3 @@ class Slots:
                 shutil.rmtree(path)
             elif path.name not in kept:
                 path.unlink()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write durably and whole, or not at all."""
-    aside = path.with_name(path.name + ".new")
-    with open(aside, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -1,4 +1,7 @@
-"""A solo: one SavedModel, executed inside the engine's own process. Runs inside Triton, imports nothing of penstock."""
+"""A solo: one SavedModel, executed inside the engine's own process: as its graph is, or compiled by XLA.
+
+Runs inside Triton, imports nothing of penstock.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import io
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from .forward import GRAPH, XLA
+from .golden import TOLERANCE
 from .host import F32, Cancelled, Stopped
 
 WINDOW_BUCKETS = (1, 8, 64)
-"""Numbers of windows that are traced; a larger request goes in pieces."""
+"""Numbers of windows that are traced, or compiled; a larger request goes in pieces."""
+WAYS = (GRAPH, XLA)
+"""To execute it; the first is what it goes live with."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,14 @@ class Solo:
 
     module: Any
     """Kept alive: a signature holds its variables weakly."""
+    handed: Callable[[Any], Any]
+    """Its endpoint, as it was handed over."""
     call: Callable[[Any], Any]
+    """What executes it."""
+    variant: str = GRAPH
+    """One of WAYS."""
+    tolerance: float = TOLERANCE
+    """Of its golden check, in units of each output's scale."""
 
     @classmethod
     def load(cls, archive: bytes, folder: Path) -> Solo:
@@ -42,12 +56,24 @@ class Solo:
                 raise ValueError("the archive holds no saved_model.pb")
             module = tf.saved_model.load(str(found[0].parent))
         if hasattr(module, "serve"):
-            return cls(module=module, call=module.serve)
+            return cls.of(module, module.serve)
         if "serving_default" not in module.signatures:
             raise ValueError("the SavedModel has neither `serve` nor `serving_default`")
         signature = module.signatures["serving_default"]
         key = next(iter(signature.structured_input_signature[1]))
-        return cls(module=module, call=lambda x: next(iter(signature(**{key: x}).values())))
+        return cls.of(module, lambda x: next(iter(signature(**{key: x}).values())))
+
+    @classmethod
+    def of(cls, module: Any, handed: Callable[[Any], Any]) -> Solo:
+        """As its graph is."""
+        return cls(module=module, handed=handed, call=handed)
+
+    def executed_by(self, variant: str, tolerance: float) -> Solo:
+        """The same model, executed in another of the WAYS; nothing is compiled before it is asked."""
+        call = self.handed
+        if variant == XLA:
+            call = tf.function(call, jit_compile=True, autograph=False)
+        return replace(self, call=call, variant=variant, tolerance=tolerance)
 
     def run(self, rows: NDArray[np.int64], windows: F32, cancelled: Cancelled) -> F32:
         """windows [n, T, F] -> [n, O]; `rows` are all 0."""

@@ -16,8 +16,11 @@ from .forward import GRAPH, HALF, XLA, Shape, Stacked
 from .host import F32, Ints
 
 KERNEL = "kernel"
-NAMES = (KERNEL, XLA, GRAPH, HALF)
+ONNX = "onnxruntime"
+NAMES = (KERNEL, XLA, GRAPH, HALF, ONNX)
 """The first that this machine can execute is what a new shape begins with; `penstock optimize` measures them all."""
+NEEDS = {KERNEL: ("numba",), ONNX: ("onnx", "onnxruntime")}
+"""Packages that are not everywhere that penstock's engine is taken to."""
 
 
 class Variant(Protocol):
@@ -60,19 +63,30 @@ class Kernel:
         self.code.answer(ready, self.units, np.ascontiguousarray(index), np.ascontiguousarray(at), windows, out)
 
 
+def missing(name: str) -> tuple[str, ...]:
+    """Packages that this machine lacks to execute it so."""
+    return tuple(package for package in NEEDS.get(name, ()) if find_spec(package) is None)
+
+
 def possible(name: str) -> bool:
-    """Whether this machine can execute it: numba is not everywhere that penstock's engine is taken to."""
-    return name != KERNEL or find_spec("numba") is not None
+    """Whether this machine can execute a group so."""
+    return name in NAMES and not missing(name)
 
 
 def begin(name: str, shape: Shape) -> Variant:
-    """Compiled for `shape`. Raises ValueError for a name that is none, ImportError where it is not `possible`."""
+    """Compiled for `shape`. Raises ValueError for a name that is none, ImportError where packages are missing."""
     if name not in NAMES:
         raise ValueError(f"{name} is no way to execute a group: {', '.join(NAMES)}")
+    if lacks := missing(name):
+        raise ImportError(f"not installed where Triton runs: pip install {' '.join(lacks)}")
     if name == KERNEL:
         from . import chains, kernel
 
         return Kernel(units=np.array(shape.units, np.int64), code=kernel, chains=chains)
+    if name == ONNX:
+        from .onnx_sessions import Sessions
+
+        return Sessions.begin(shape)
     return Stacked.begin(name, shape)
 
 

@@ -56,6 +56,18 @@ def test_people_see_what_was_not_met() -> None:
     assert "other processes used 25 %" in said
 
 
+def test_a_peer_that_is_not_there_is_told_beside_the_figure() -> None:
+    rows = [
+        Row(what="rate", unit="", ours=7.0, peers={"other": 3.0}, why="no OpenVINO"),
+        Row(what="x", unit="", ours=None, why="no GPU"),
+    ]
+    out = io.StringIO()
+    Console(file=out, width=200).print(bench_table(answer("fleet", rows, 0.0)))
+    said = " ".join(out.getvalue().split())
+    assert "rate 7 other 3; no OpenVINO" in said
+    assert "x no GPU" in said
+
+
 def test_what_this_process_uses_is_not_others() -> None:
     load, until = Load(), time.monotonic() + 1.0
     while time.monotonic() < until:

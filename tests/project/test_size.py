@@ -17,13 +17,13 @@ from penstock.data.durations import SECOND_NS, UNITS_NS, parse_duration
 from penstock.errors import PlantError, SiteError
 from penstock.size import Wish, needs_of
 from penstock.size_advice import changes
-from penstock.size_constants import window_us
+from penstock.size_constants import row_us, state_bytes, window_us
 from penstock.size_machine import Machine, machine_of
 from penstock.size_report import sized
 
 GIB = 1 << 30
-LARGE = Machine(cores=64, memory=512 * GIB, disk=50_000 * GIB, shm=32 * GIB, window_us=90.0, sync_ms=1.0)
-SMALL = Machine(cores=2, memory=4 * GIB, disk=20 * GIB, shm=GIB // 16, window_us=90.0, sync_ms=1.0)
+LARGE = Machine(cores=64, memory=512 * GIB, disk=50_000 * GIB, shm=32 * GIB, window_us=90.0, row_us=42.0, sync_ms=1.0)
+SMALL = Machine(cores=2, memory=4 * GIB, disk=20 * GIB, shm=GIB // 16, window_us=90.0, row_us=42.0, sync_ms=1.0)
 PLANT = Wish(tags=2000, models=200, tick_ns=SECOND_NS)
 HUGE = Wish(tags=200_000, models=20_000, tick_ns=SECOND_NS // 2, keep_ns=3650 * UNITS_NS["d"])
 WISHES = st.builds(
@@ -36,6 +36,7 @@ WISHES = st.builds(
     units=st.integers(1, 256),
     layers=st.integers(1, 3),
     keep_ns=st.integers(SECOND_NS, 3650 * UNITS_NS["d"]),
+    by_rows=st.booleans(),
 )
 
 
@@ -91,7 +92,7 @@ def test_everything_that_is_short_is_told_how_to_mend_it():
     ],
 )
 def test_a_change_that_is_told_mends_what_it_is_told_for(resource, marks, mended):
-    wish = Wish(tags=5000, models=9000, tick_ns=SECOND_NS // 2, keep_ns=60 * UNITS_NS["d"])
+    wish = Wish(tags=5000, models=9000, tick_ns=SECOND_NS // 2, keep_ns=60 * UNITS_NS["d"], by_rows=False)
     machine = replace(LARGE, disk=200 * GIB)
     said = [text for text in changes(wish, machine, needs_of(wish, machine)) if text.startswith(resource)]
     value = next(text.split(marks[0])[1].split(marks[1])[0] for text in said if marks[0] in text)
@@ -100,18 +101,19 @@ def test_a_change_that_is_told_mends_what_it_is_told_for(resource, marks, mended
 
 
 def test_fewer_units_are_named_only_where_they_help():
-    wish = Wish(tags=100, models=9000, tick_ns=SECOND_NS // 2)
+    wish = Wish(tags=100, models=12_000, tick_ns=SECOND_NS // 2)
     said = [text for text in changes(wish, LARGE, needs_of(wish, LARGE)) if "(--units)" in text]
     units = int(said[0].split("models of ")[1].split(" units")[0])
     smaller = replace(wish, units=units)
-    faster = replace(LARGE, window_us=90.0 * window_us(*smaller.shape) / window_us(*wish.shape))
+    faster = replace(LARGE, row_us=42.0 * row_us(*smaller.shape) / row_us(*wish.shape))
     assert by_name(smaller, faster)["Triton's tick"].state == "ok"
 
 
 def test_the_probe_measures_this_machine_and_its_disk(tmp_path):
     found = machine_of(tmp_path, (4, 3, 8, 2), 1000)
-    assert set(found.measured) == {"window", "sync"}
+    assert set(found.measured) == {"window", "row", "sync"}
     assert 0 < found.window_us < 1000
+    assert 0 < found.row_us < 1000
     assert found.sync_ms > 0
     assert list(tmp_path.iterdir()) == []
 
@@ -125,10 +127,28 @@ def test_the_arrays_of_the_probe_are_those_of_the_engine():
         assert shapes_of(3, 8, len(units)) == list(wanted.values())
 
 
+def test_the_states_of_the_engine_take_what_is_counted():
+    from penstock.serving.backend.chains import remembered
+
+    for units in ((64,), (32, 32)):
+        assert state_bytes(60, units[0], len(units)) == 4 * remembered(60, units)
+
+
+@given(wish=WISHES)
+def test_rows_change_the_engine_s_time_and_the_memory_of_its_states_alone(wish):
+    rows, windows = (by_name(replace(wish, by_rows=way), LARGE) for way in (True, False))
+    assert {name for name in rows if rows[name] != windows[name]} <= {"Triton's tick", "processor", "memory"}
+    saved = wish.models * (LARGE.window_us - LARGE.row_us) / 1000
+    assert windows["processor"].need - rows["processor"].need == pytest.approx(saved, abs=1e-6)
+    states = wish.models * 8 * wish.rows * wish.units * wish.layers / GIB
+    assert rows["memory"].need - windows["memory"].need == pytest.approx(states, abs=1e-9)
+
+
 def test_without_a_probe_constants_stand_in(tmp_path):
     found = machine_of(tmp_path, (60, 32, 64, 1), 1000, probe=False)
     assert found.measured == ()
     assert found.window_us == pytest.approx(window_us(60, 32, 64, 1))
+    assert found.row_us == pytest.approx(row_us(60, 32, 64, 1))
     assert np.isfinite(found.sync_ms)
 
 

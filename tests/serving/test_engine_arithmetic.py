@@ -15,7 +15,7 @@ from penstock.serving.backend.forward import BLOCK, DEPTHS, GRAPH, XLA, Shape, s
 from penstock.serving.backend.group import Group
 from penstock.serving.backend.host import Stopped
 from penstock.serving.backend.tick import EMPTY, FAILED, WRONG_SHAPE, answer_tick
-from penstock.serving.backend.variants import KERNEL, begin
+from penstock.serving.backend.variants import KERNEL, ONNX, begin
 from penstock.serving.backend.view import Resident, view_of
 
 SHAPES = (Shape(4, 2, (3,), 1), Shape(3, 3, (2, 4), 2))
@@ -49,7 +49,7 @@ def slow(shape, w, window):
     return y * w["out.scale"] + w["out.shift"] + x[-1] @ w["last"]
 
 
-@pytest.fixture(scope="module", params=[KERNEL, XLA, GRAPH])
+@pytest.fixture(scope="module", params=[KERNEL, XLA, GRAPH, ONNX])
 def variant(request):
     return request.param
 
