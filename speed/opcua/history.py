@@ -99,7 +99,12 @@ class History:
         asked.HistoryReadDetails = details
         asked.TimestampsToReturn = ua.TimestampsToReturn.Both
         asked.NodesToRead = [self._value_id(at) for at in group]
-        for at, result in zip(group, await self._session.history_read(asked), strict=True):
+        try:
+            results = await self._session.history_read(asked)
+        except ua.UaStatusCodeError as error:  # of the whole request; what is said now must come in all the same
+            fault = ua.HistoryReadResult(StatusCode=ua.StatusCode(error.code))
+            results = [fault for _ in group]
+        for at, result in zip(group, results, strict=True):
             self._take(at, start, result, merge, arrival_ns)
 
     def _take(self, at: int, start: int, result: ua.HistoryReadResult, merge: Merge, arrival_ns: int) -> None:

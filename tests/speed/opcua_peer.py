@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import small_site as small
 from opcua_process import Reading, ServerProcess, Spec
@@ -24,6 +24,11 @@ SOURCE = SourceSpec(
     interval_ns=SECOND // 20,
 )  # fmt: skip
 FLOATS = dict.fromkeys(small.NAMES, "Float")
+
+
+def opcua(registry: Registry, port: int, spec: SourceSpec = SOURCE, **access: Any) -> OpcUa:
+    """A source that knows the small plant's tags."""
+    return OpcUa(spec, Access(url=f"opc.tcp://127.0.0.1:{port}", **access), names_of(registry))
 
 
 def readings(rows: Dense) -> list[Reading]:
@@ -48,9 +53,8 @@ class OpcUaPeer:
         self._registry = registry
         self.server = ServerProcess(Spec(port=free_port(), variables=FLOATS, folder=folder))
 
-    def source(self, nodes: tuple[str, ...] = (FOLDER,)) -> Source:
-        access = Access(url=f"opc.tcp://127.0.0.1:{self.server.spec.port}")
-        return OpcUa(replace(SOURCE, nodes=nodes), access, names_of(self._registry))
+    def source(self) -> Source:
+        return opcua(self._registry, self.server.spec.port)
 
     def start(self) -> None:
         self.server.start()

@@ -60,9 +60,9 @@ class ServerProcess:
         theirs.close()
         self._answered()
 
-    def put(self, readings: list[Reading]) -> None:
-        """Say something; returns when it is in the history."""
-        self._pipe.send(readings)
+    def put(self, readings: list[Reading], *, aloud: bool = True) -> None:
+        """Say something, or only remember it; returns when it is in the history."""
+        self._pipe.send((readings, aloud))
         self._answered()
 
     def kill(self) -> None:

@@ -55,6 +55,8 @@ class History(HistorySQLite):
     """Fast enough for a test: the machine does not lose its power."""
 
     async def init(self) -> None:
+        # Python's own converter fails at times of whole seconds with an offset.
+        sqlite3.register_converter("TIMESTAMP", lambda text: datetime.fromisoformat(text.decode()))
         await super().init()
         await self._db.execute("PRAGMA journal_mode = WAL")
         await self._db.execute("PRAGMA synchronous = OFF")
@@ -92,18 +94,20 @@ class OpcServer:
         await self._add_variables(await server.register_namespace("urn:small"))
         await server.start()
 
-    async def put(self, readings: list[Reading]) -> None:
-        """Into the history, then to everybody who listens."""
+    async def put(self, readings: list[Reading], aloud: bool) -> None:
+        """Into the history, then to everybody who listens, where it is said aloud."""
         for name, ns, value, status in readings:
+            kind = "String" if isinstance(value, str) else self._spec.variables[name]
             said = ua.DataValue(
-                ua.Variant(value, TYPES["String" if isinstance(value, str) else self._spec.variables[name]]),
+                ua.Variant(value, ua.VariantType.Null if value is None else TYPES[kind]),
                 StatusCode=ua.StatusCode(ua.UInt32(status)), SourceTimestamp=EPOCH + timedelta(microseconds=ns // 1000),
                 ServerTimestamp=datetime.now(UTC),
             )  # fmt: skip
             node = self.nodes[name].nodeid
             if self.history is not None:
                 await self.history.save_node_value(node, said)
-            await self._announce(node, said)
+            if aloud:
+                await self._announce(node, said)
 
     async def _announce(self, node: ua.NodeId, said: ua.DataValue) -> None:
         """As a device's driver would: asyncua's own way drops the value of a bad status, and keeps types."""
@@ -153,8 +157,7 @@ async def _serve(server: OpcServer, pipe: Connection) -> None:
         await server.start()
         pipe.send(None)
         while True:
-            readings = await asyncio.to_thread(pipe.recv)
-            await server.put(readings)
+            await server.put(*await asyncio.to_thread(pipe.recv))
             pipe.send(None)
     except EOFError:
         pass
