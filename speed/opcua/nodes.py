@@ -60,7 +60,7 @@ async def variables(session: UaSession, nodes: Sequence[ua.NodeId]) -> tuple[lis
         below = [ref for node in in_calls(folders) for ref in await _below(session, node)]
         folders = []
         for reference in below:
-            node = ua.NodeId(reference.NodeId.Identifier, reference.NodeId.NamespaceIndex, reference.NodeId.NodeIdType)
+            node = _local(reference)
             if node in seen or node.NamespaceIndex == 0:
                 continue
             seen.add(node)
@@ -76,6 +76,22 @@ async def attributes(session: UaSession, nodes: Sequence[ua.NodeId], which: ua.A
     return [v.Value.Value if v.StatusCode.is_good() and v.Value is not None else None for v in found]
 
 
+async def properties(session: UaSession, nodes: Sequence[ua.NodeId], wanted: Sequence[str]) -> list[dict[str, Any]]:
+    """Values of the properties called `wanted` of each node, where it has them."""
+    where: list[tuple[int, str, ua.NodeId]] = []
+    at = 0
+    for group in in_calls(nodes):
+        for references in await _references(session, group, ua.ObjectIds.HasProperty):
+            where += [(at, r.BrowseName.Name, _local(r)) for r in references if r.BrowseName.Name in wanted]
+            at += 1
+    found: list[dict[str, Any]] = [{} for _ in nodes]
+    values = await attributes(session, [node for _, _, node in where], ua.AttributeIds.Value)
+    for (of, name, _), value in zip(where, values, strict=True):
+        if value is not None:
+            found[of][name] = value
+    return found
+
+
 async def keep_history(session: UaSession, nodes: Sequence[ua.NodeId]) -> list[bool]:
     """Which of the variables have a history that we may read."""
     levels = await attributes(session, nodes, ua.AttributeIds.UserAccessLevel)
@@ -84,23 +100,40 @@ async def keep_history(session: UaSession, nodes: Sequence[ua.NodeId]) -> list[b
 
 async def _below(session: UaSession, nodes: Sequence[ua.NodeId]) -> list[ua.ReferenceDescription]:
     """What hangs below nodes; properties (a unit, a range) are no variables of the plant."""
+    found = await _references(session, nodes, ua.ObjectIds.HierarchicalReferences)
+    return [r for each in found for r in each if r.ReferenceTypeId != ua.NodeId(ua.ObjectIds.HasProperty)]
+
+
+async def _references(session: UaSession, nodes: Sequence[ua.NodeId], kind: int) -> list[list[ua.ReferenceDescription]]:
+    """References of a kind, forward, per node; a server may answer in parts."""
     wanted = ua.BrowseParameters()
-    wanted.NodesToBrowse = [_asked(node) for node in nodes]
+    wanted.NodesToBrowse = [_asked(node, kind) for node in nodes]
     results = await session.browse(wanted)
-    found = [ref for result in results for ref in result.References or ()]
-    while points := [r.ContinuationPoint for r in results if r.ContinuationPoint]:
+    found: list[list[ua.ReferenceDescription]] = [[] for _ in nodes]
+    open_at = list(range(len(nodes)))
+    while True:
+        for at, result in zip(open_at, results, strict=True):
+            found[at] += result.References or ()
+        left = [(at, r.ContinuationPoint) for at, r in zip(open_at, results, strict=True) if r.ContinuationPoint]
+        if not left:
+            return found
+        open_at = [at for at, _ in left]
         more = ua.BrowseNextParameters()
-        more.ContinuationPoints = points
+        more.ContinuationPoints = [point for _, point in left]
         results = await session.browse_next(more)
-        found += [ref for result in results for ref in result.References or ()]
-    return [ref for ref in found if ref.ReferenceTypeId != ua.NodeId(ua.ObjectIds.HasProperty)]
 
 
-def _asked(node: ua.NodeId) -> ua.BrowseDescription:
+def _local(reference: ua.ReferenceDescription) -> ua.NodeId:
+    """A reference's target: an ExpandedNodeId, which is equal to no NodeId."""
+    node = reference.NodeId
+    return ua.NodeId(node.Identifier, node.NamespaceIndex, node.NodeIdType)
+
+
+def _asked(node: ua.NodeId, kind: int) -> ua.BrowseDescription:
     asked = ua.BrowseDescription()
     asked.NodeId = node
     asked.BrowseDirection = ua.BrowseDirection.Forward
-    asked.ReferenceTypeId = ua.NodeId(ua.ObjectIds.HierarchicalReferences)
+    asked.ReferenceTypeId = ua.NodeId(kind)
     asked.IncludeSubtypes = True
     asked.NodeClassMask = ua.UInt32(CLASSES)
     asked.ResultMask = ua.UInt32(ua.BrowseResultMask.All)

@@ -18,14 +18,27 @@ Reading = tuple[str, int, object, int]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Known:
+    """Of one variable."""
+
+    unit: str = ""
+    range: tuple[float, float] | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spec:
     """What the server is."""
 
     port: int
     variables: dict[str, str]
-    """By name below the folder "small", their types."""
+    """By name below a folder, their types."""
+    root: str = "small"
+    """What that folder is called."""
     folder: Path | None = None
     """Of the history; None: none is kept."""
+    known: dict[str, Known] = field(default_factory=dict)
+    """What the server says of variables beside their values."""
     users: dict[str, str] = field(default_factory=dict)
     """Passwords; none: anybody."""
     secure: Path | None = None

@@ -24,7 +24,8 @@ from asyncua.crypto.validator import CertificateValidator, CertificateValidatorO
 from asyncua.server.history_sql import HistorySQLite
 from asyncua.server.internal_server import InternalServer
 from asyncua.server.standard_address_space import standard_address_space
-from opcua_process import Reading, Spec
+from asyncua.ua.ua_binary import variant_to_binary
+from opcua_process import Known, Reading, Spec
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TYPES = {"Float": ua.VariantType.Float, "Double": ua.VariantType.Double, "Boolean": ua.VariantType.Boolean,
@@ -65,6 +66,18 @@ class History(HistorySQLite):
         """asyncua's own has quotes in it for names, and then refuses them."""
         return f"{node_id.NamespaceIndex}_{re.sub('[^A-Za-z0-9]', '_', str(node_id.Identifier))}"
 
+    async def remember(self, said: list[tuple[ua.NodeId, ua.DataValue]]) -> None:
+        """As asyncua does one by one, in one commit."""
+        for node, value in said:
+            await self._db.execute(
+                f'INSERT INTO "{self._get_table_name(node)}" VALUES (NULL, ?, ?, ?, ?, ?, ?)',
+                (
+                    value.ServerTimestamp, value.SourceTimestamp, value.StatusCode.value, str(value.Value.Value),
+                    value.Value.VariantType.name, sqlite3.Binary(variant_to_binary(value.Value)),
+                ),
+            )  # fmt: skip
+        await self._db.commit()
+
     async def newest(self, node: ua.NodeId) -> ua.DataValue | None:
         values, _ = await self.read_node_history(node, None, None, 1)
         return values[0] if values else None
@@ -96,18 +109,19 @@ class OpcServer:
 
     async def put(self, readings: list[Reading], aloud: bool) -> None:
         """Into the history, then to everybody who listens, where it is said aloud."""
-        for name, ns, value, status in readings:
-            kind = "String" if isinstance(value, str) else self._spec.variables[name]
-            said = ua.DataValue(
+        said = [(self.nodes[name].nodeid, self._said(name, ns, value, status)) for name, ns, value, status in readings]
+        if self.history is not None:
+            await self.history.remember(said)
+        for node, value in said if aloud else ():
+            await self._announce(node, value)
+
+    def _said(self, name: str, ns: int, value: object, status: int) -> ua.DataValue:
+        kind = "String" if isinstance(value, str) else self._spec.variables[name]
+        return ua.DataValue(
                 ua.Variant(value, ua.VariantType.Null if value is None else TYPES[kind]),
                 StatusCode=ua.StatusCode(ua.UInt32(status)), SourceTimestamp=EPOCH + timedelta(microseconds=ns // 1000),
                 ServerTimestamp=datetime.now(UTC),
             )  # fmt: skip
-            node = self.nodes[name].nodeid
-            if self.history is not None:
-                await self.history.save_node_value(node, said)
-            if aloud:
-                await self._announce(node, said)
 
     async def _announce(self, node: ua.NodeId, said: ua.DataValue) -> None:
         """As a device's driver would: asyncua's own way drops the value of a bad status, and keeps types."""
@@ -117,16 +131,18 @@ class OpcServer:
             await told(handle, said)
 
     async def _add_variables(self, namespace: int) -> None:
+        root = self._spec.root
         folder = await self.server.nodes.objects.add_folder(
-            ua.NodeId("small", namespace), ua.QualifiedName("small", namespace)
+            ua.NodeId(root, namespace), ua.QualifiedName(root, namespace)
         )
         for name, kind in self._spec.variables.items():
             node = await folder.add_variable(
-                ua.NodeId(f"small.{name}", namespace), ua.QualifiedName(name, namespace),
+                ua.NodeId(f"{root}.{name}", namespace), ua.QualifiedName(name, namespace),
                 ua.Variant(None, ua.VariantType.Null),
                 datatype=ua.NodeId(getattr(ua.ObjectIds, kind)),
             )  # fmt: skip
             self.nodes[name] = node
+            await self._describe(node, namespace, self._spec.known.get(name, Known()))
             if self.history is not None:
                 await node.set_attr_bit(ua.AttributeIds.AccessLevel, ua.AccessLevel.HistoryRead)
                 await node.set_attr_bit(ua.AttributeIds.UserAccessLevel, ua.AccessLevel.HistoryRead)
@@ -134,6 +150,16 @@ class OpcServer:
                     await self.history.new_historized_node(node.nodeid, None)
                 if (newest := await self.history.newest(node.nodeid)) is not None:
                     await self._announce(node.nodeid, newest)
+
+    async def _describe(self, node: Node, namespace: int, known: Known) -> None:
+        if known.unit:
+            unit = ua.EUInformation(DisplayName=ua.LocalizedText(known.unit))
+            await node.add_property(namespace, ua.QualifiedName("EngineeringUnits", 0), unit)
+        if known.range is not None:
+            await node.add_property(namespace, ua.QualifiedName("EURange", 0), ua.Range(*known.range))
+        if known.description:
+            said = ua.DataValue(ua.Variant(ua.LocalizedText(known.description), ua.VariantType.LocalizedText))
+            await node.write_attribute(ua.AttributeIds.Description, said)
 
     async def _secure(self, folder: Path) -> None:
         await self.server.load_certificate(folder / "server.der")
