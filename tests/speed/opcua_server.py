@@ -154,9 +154,9 @@ class OpcServer:
     async def _describe(self, node: Node, namespace: int, known: Known) -> None:
         if known.unit:
             unit = ua.EUInformation(DisplayName=ua.LocalizedText(known.unit))
-            await node.add_property(namespace, ua.QualifiedName("EngineeringUnits", 0), unit)
+            await node.add_property(ua.NodeId(0, namespace), ua.QualifiedName("EngineeringUnits", 0), unit)
         if known.range is not None:
-            await node.add_property(namespace, ua.QualifiedName("EURange", 0), ua.Range(*known.range))
+            await node.add_property(ua.NodeId(0, namespace), ua.QualifiedName("EURange", 0), ua.Range(*known.range))
         if known.description:
             said = ua.DataValue(ua.Variant(ua.LocalizedText(known.description), ua.VariantType.LocalizedText))
             await node.write_attribute(ua.AttributeIds.Description, said)

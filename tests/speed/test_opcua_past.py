@@ -60,7 +60,7 @@ def test_a_kill_while_history_is_read_costs_none_of_it(said: list[tuple[int, int
     marks = Marks(begin, SLACK)
     rows = marks.connect(NAMES, 0.0)
     see(marks, rows, [(v, t) for v, t in readings(said) if v != unread and t >= begin], 10 * QUIET_S)
-    again = Marks(marks.offset(20 * QUIET_S, LATEST), SLACK)
+    again = Marks(marks.offset(10 * QUIET_S, LATEST), SLACK)
     again.connect(NAMES, 0.0)
     assert again.since()[unread] <= begin - SLACK
 
