@@ -35,9 +35,10 @@ def look(address: Address) -> Found:
     """Raises SourceError where the server cannot be reached, does not let us in, or takes too long."""
     try:
         nodes = [node_id(text) for text in address.nodes or (TOP,)]
-        return asyncio.run(asyncio.wait_for(_look(address, nodes), LOOK_S))
     except ValueError as error:
         raise SourceError(f'--node {error}: is no node id; give one such as "ns=2;s=Line1"') from error
+    try:
+        return asyncio.run(asyncio.wait_for(_look(address, nodes), LOOK_S))
     except (TimeoutError, OSError, ua.UaError) as error:
         why = str(error) or f"no end after {LOOK_S:.0f} s; begin lower down with --node"
         raise SourceError(f"{address.url}: cannot be looked through ({why})") from error
@@ -82,7 +83,7 @@ async def _tags(session: UaSession, found: Sequence[Variable]) -> tuple[tuple[Fo
 
 def _is_number(data_type: Any, rank: Any, said: Any) -> bool:
     single = not isinstance(rank, int) or rank < 0
-    number = _own_type(data_type) in NUMBERS or (isinstance(said, int | float) and not isinstance(said, str))
+    number = _own_type(data_type) in NUMBERS or isinstance(said, int | float)
     return single and number and not isinstance(said, list)
 
 

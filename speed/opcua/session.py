@@ -107,7 +107,8 @@ async def _leave(client: Client) -> None:
     """Say farewell; the server may be gone."""
     with suppress(Exception):
         await asyncio.wait_for(client.disconnect(), LEAVE_S)
-    client.disconnect_socket()
+    with suppress(Exception):
+        client.disconnect_socket()
 
 
 async def _secure(client: Client, security: Security, door: Door) -> None:

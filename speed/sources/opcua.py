@@ -33,6 +33,8 @@ from penstock.speed.source import Access, Delivery
 
 PAUSE_S = (0.5, 10.0)
 """Between two tries to connect: first and longest."""
+LEAST_NS = 1_000_000
+"""Shortest interval."""
 SHOWN = 3
 """Nodes that a message names."""
 
@@ -63,7 +65,7 @@ class OpcUa:
         """Raises SourceError for an address or certificates that cannot be used, PlantError for a wrong node id."""
         self.name, self.link = spec.name, names.link
         self._door, self._names, self._nodes = door(spec.name, access), names, _node_ids(spec)
-        self._interval_ns, self._skew_ns = spec.interval_ns, spec.skew_ns or 0
+        self._interval_ns, self._skew_ns = max(spec.interval_ns, LEAST_NS), spec.skew_ns or 0
 
     async def deliveries(self, offsets: Mapping[str, int]) -> AsyncIterator[Delivery]:
         """What the server says, and has said since `offsets`; never ends. The offset is a time: see `opcua.marks`."""
