@@ -2,8 +2,8 @@
 
     python rig_server.py PORT FOLDER SECONDS RATE
 
-Started again after a kill it goes on with the row that its history does not have whole. Prints a line when all rows
-were told, and serves on until standard input ends.
+Begins to tell when a line comes on standard input; started again after a kill it goes on with the row that its history
+does not have whole. Prints a line when all rows were told, and serves on until standard input ends.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ async def main(port: int, folder: Path, seconds: int, rate: float) -> None:
     rows = list(zip(*(table[name].to_pylist() for name in SENSORS), strict=True))
     server = OpcServer(Spec(port=port, root="rig", variables=dict.fromkeys(SENSORS, "Double"), folder=folder))
     await server.start()
+    await asyncio.to_thread(sys.stdin.readline)
     first = await told(server, times)
     begun = time.monotonic() - (times[first] - START_NS) / 1e9 / rate if first < len(times) else 0.0
     for at, row in zip(times[first:], rows[first:], strict=True):

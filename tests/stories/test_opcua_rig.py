@@ -56,6 +56,12 @@ class Rig:
             env={**os.environ, "PYTHONPATH": path, MARK: "rig"},
         )  # fmt: skip
 
+    def tell(self) -> None:
+        """Its rows, from where it was."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.process.communicate()
@@ -80,11 +86,13 @@ def test_a_server_and_a_stream_are_killed_and_nothing_is_lost(
     rig.start()
     running = rig_runs.stream(site)
     try:
+        rig_runs.wait(lambda: rig_runs.is_up(site, running.pid), "the stream does not find the server")
+        rig.tell()
         rig_runs.wait(lambda: rig_runs.accepted(site) > 1500, "nothing arrives")
-        assert rig_runs.is_up(site, running.pid)
         rig.kill()
         rig_runs.wait(lambda: rig_runs.row(site)["state"] == "wrong", "the status does not say that the server is away")
         rig.start()
+        rig.tell()
         before = rig_runs.accepted(site)
         rig_runs.wait(lambda: rig_runs.accepted(site) > before + 1500, "nothing arrives after the server came back")
         running.send_signal(signal.SIGKILL)
