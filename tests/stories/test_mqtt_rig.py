@@ -19,6 +19,7 @@ import rig_runs
 from demo_runs import answer, penstock
 from leftovers import processes
 from mqtt_peer import Broker
+from plain_archive import stored
 
 from penstock.data.plants.hydraulic_rig import SENSORS
 from penstock.serving.triton import Triton
@@ -69,9 +70,7 @@ def test_a_broker_and_a_stream_are_killed_and_nothing_is_lost(
 
         said, _ = publisher.communicate(timeout=rig_runs.DEADLINE_S)
         assert int(said) == wanted.size
-        rig_runs.wait(
-            lambda: len(rig_runs.plain_archive.stored(site, len(SENSORS))) == SECONDS, "some ticks never come"
-        )
+        rig_runs.wait(lambda: len(stored(site, len(SENSORS))) == SECONDS, "some ticks never come")
         time.sleep(3.0)  # readings of the last ticks; two commits
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=rig_runs.DEADLINE_S)
