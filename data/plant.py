@@ -31,6 +31,8 @@ class Tag:
 
     name: str
     unit: str = ""
+    description: str = ""
+    """What it measures, in words."""
     kind: Literal["value", "counter", "state"] = "value"
     dtype: Literal["float32", "float64"] = "float32"
     range: tuple[float, float] | None = None

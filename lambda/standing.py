@@ -40,8 +40,10 @@ def newest(site: Site, pattern: str) -> list[dict[str, Any]]:
     last = desk.newest()
     cells = cells_now(desk.archive, desk.journal, desk.layout, desk.grid, ids, last - LOOK_BACK, last)
     units = {name: tag.unit for name, tag in site.plant.tags.items()}
+    texts = {name: tag.description for name, tag in site.plant.tags.items() if tag.description}
     return [
         {"id": int(ids[i]), "tag": name, "unit": units.get(name, "retired"), **_reading(cells, i, site)}
+        | ({"description": texts[name]} if name in texts else {})
         for i, name in enumerate(names)
     ]
 

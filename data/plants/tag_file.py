@@ -30,6 +30,7 @@ from penstock.data.plants.tag_table import DTYPES, KINDS, REPORTS
 FILE_COLUMNS = (
     "name",
     "unit",
+    "description",
     "kind",
     "dtype",
     "low",
@@ -177,6 +178,7 @@ def _tags(columns: _Columns) -> list[Tag]:
     fields: dict[str, list[Any]] = {
         "name": columns.names(),
         "unit": columns.texts("unit"),
+        "description": columns.texts("description"),
         "kind": columns.texts("kind", KINDS, "value"),
         "dtype": columns.texts("dtype", DTYPES, "float32"),
         "range": columns.ranges(),

@@ -15,6 +15,7 @@ DTYPES = ("float32", "float64")
 REPORTS = ("on change", "every period")
 TAG_KEYS = (
     "unit",
+    "description",
     "kind",
     "dtype",
     "range",
@@ -76,6 +77,7 @@ def read_tag(name: str, table: Table) -> Tag:
     return Tag(
         name=name,
         unit=table.text("unit"),
+        description=table.text("description"),
         kind=cast(Literal["value", "counter", "state"], table.text("kind", "value", one_of=KINDS)),
         dtype=cast(Literal["float32", "float64"], table.text("dtype", "float32", one_of=DTYPES)),
         range=table.range("range"),

@@ -96,6 +96,7 @@ class MqttPeer:
     """JSON messages of one reading each."""
 
     keeps = True
+    repeats = False
     format: Literal["json", "arrow"] = "json"
 
     def __init__(self, registry: Registry, folder: Path) -> None:

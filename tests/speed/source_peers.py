@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Protocol
 
@@ -44,6 +44,8 @@ class Peer(Protocol):
 
     keeps: bool
     """Whether what is sent while the source is away still comes."""
+    repeats: bool
+    """Whether what was acknowledged may come again: the other side keeps no account of it."""
 
     def source(self) -> Source:
         """A new source that connects to this peer, as after a restart of the stream."""
@@ -65,22 +67,31 @@ class Peer(Protocol):
 
 
 async def take(
-    source: Source, wanted: int, offsets: Mapping[str, int] | None = None, *, ack: bool = True,
-    deadline_s: float = DEADLINE_S,
-) -> list[Delivery]:  # fmt: skip
-    """Deliveries until they hold `wanted` different readings, acknowledged or not; then the source is closed."""
+    source: Source, wanted: int, begin: Sequence[Delivery] = (), *, ack: bool = True, deadline_s: float = DEADLINE_S
+) -> list[Delivery]:
+    """Deliveries from where those of `begin` end, acknowledged or not; then the source is closed.
+
+    Until they hold `wanted` different readings that `begin` does not have.
+    """
     found: list[Delivery] = []
+    known = {pair for delivery in begin for pair in pairs(delivery)}
     seen: set[tuple[int, int]] = set()
-    async with asyncio.timeout(deadline_s), aclosing(source.deliveries(dict(offsets or {}))) as deliveries:  # type: ignore[type-var]
+    offsets = {delivery.part: delivery.offset for delivery in begin}
+    async with asyncio.timeout(deadline_s), aclosing(source.deliveries(offsets)) as deliveries:  # type: ignore[type-var]
         async for delivery in deliveries:
             found.append(delivery)
             if ack:
                 await delivery.ack()
-            frame = delivery.readings.long() if isinstance(delivery.readings, Dense) else delivery.readings
-            seen.update(zip(frame.times.tolist(), frame.tags.tolist(), strict=True))
+            seen.update(pair for pair in pairs(delivery) if pair not in known)
             if len(seen) >= wanted:
                 break
     return found
+
+
+def pairs(delivery: Delivery) -> set[tuple[int, int]]:
+    """(time, tag) of its readings."""
+    frame = delivery.readings.long() if isinstance(delivery.readings, Dense) else delivery.readings
+    return set(zip(frame.times.tolist(), frame.tags.tolist(), strict=True))
 
 
 def cells_of(readings: list[Readings], ticks: int) -> Cells:
@@ -103,6 +114,7 @@ class TcpPeer:
     """A gateway. It keeps what is not durable yet, so going away loses nothing that it was given."""
 
     keeps = True
+    repeats = False
 
     def __init__(self, registry: Registry) -> None:
         self._registry, self._port = registry, free_port()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import small_site as small
 from mqtt_peer import ArrowMqttPeer, MqttPeer
+from opcua_peer import OpcUaPeer
 from source_peers import DEADLINE_S, Peer, TcpPeer, assert_same, take
 
 from penstock.data.frame import Dense
@@ -22,6 +24,7 @@ KINDS: dict[str, Callable[[Registry, Path], Peer]] = {
     "tcp": lambda registry, folder: TcpPeer(registry),
     "mqtt json": MqttPeer,
     "mqtt arrow": ArrowMqttPeer,
+    "opcua": OpcUaPeer,
 }
 
 
@@ -35,7 +38,9 @@ def peer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Peer]:
 
 
 def part(first: int, last: int) -> Dense:
-    return small.rows(first, last, 3)
+    """Times in whole microseconds: OPC UA's are no finer."""
+    rows = small.rows(first, last, 3)
+    return replace(rows, times=rows.times // 1000 * 1000)
 
 
 def count(*sent: Dense) -> int:
@@ -59,11 +64,11 @@ async def met(peer: Peer, source: Source) -> None:
 
 
 async def takes(
-    source: Source, wanted: int, meanwhile: Callable[[], Awaitable[None]], begin: list[Delivery] | None = None,
+    source: Source, wanted: int, meanwhile: Callable[[], Awaitable[None]], begin: Sequence[Delivery] = (),
     *, ack: bool = True,
 ) -> list[Delivery]:  # fmt: skip
     """Deliveries from where those of `begin` end, while something happens on the other side."""
-    taking = asyncio.create_task(take(source, wanted, {d.part: d.offset for d in begin or []}, ack=ack))
+    taking = asyncio.create_task(take(source, wanted, begin, ack=ack))
     try:
         done, _ = await asyncio.wait(
             {taking, asyncio.ensure_future(meanwhile())}, return_when=asyncio.FIRST_EXCEPTION, timeout=2 * DEADLINE_S
@@ -109,7 +114,7 @@ def test_it_brings_what_is_sent(peer: Peer) -> None:
 def test_who_comes_late_gets_what_was_sent_before(peer: Peer) -> None:
     found = first_contact(peer)
     peer.send(part(1, 20))
-    found += asyncio.run(take(peer.source(), count(part(1, 20)), {d.part: d.offset for d in found}))
+    found += asyncio.run(take(peer.source(), count(part(1, 20)), found))
     assert_same(found, [part(0, 20)], 20)
 
 
@@ -161,7 +166,7 @@ def test_what_was_not_acknowledged_comes_again_and_what_was_does_not(peer: Peer)
     found += again
     time.sleep(1.5)  # a broker may still be writing down what we acknowledged before we left
     more = asyncio.run(takes(peer.source(), count(part(5, 9)), lambda: sends(peer, part(5, 9)), found))
-    assert_same(more, [part(5, 9)], 9)
+    assert_same([*found, *more] if peer.repeats else more, [part(0 if peer.repeats else 5, 9)], 9)
 
 
 def test_what_comes_twice_changes_nothing(peer: Peer) -> None:
