@@ -22,6 +22,14 @@ Units = Annotated[int | None, typer.Option(help="Simulated plant: power station 
 TagCount = Annotated[int | None, typer.Option("--tags", help="Simulated plant: sensors per unit, from 11; else 40.")]
 Seed = Annotated[int | None, typer.Option(help="Simulated plant: another number is another station; else 1.")]
 Faults = Annotated[bool, typer.Option("--faults", help="Simulated plant: let sensors fail now and then.")]
+NodeIds = Annotated[
+    list[str] | None, typer.Option("--node", help="With --from opc.tcp: node id to begin at; else Objects.")
+]
+User = Annotated[str | None, typer.Option(help="With --from an address: name that it knows us by.")]
+PasswordFile = Annotated[Path | None, typer.Option(help="With --from an address: file with the password.")]
+CaFile = Annotated[Path | None, typer.Option(help="With --from an address: certificates that its own must come from.")]
+CertFile = Annotated[Path | None, typer.Option(help="With --from an address: our certificate.")]
+KeyFile = Annotated[Path | None, typer.Option(help="With --from an address: its private key.")]
 
 
 def print_answer(answer: dict[str, Any], as_json: bool, *tables: Any) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from penstock.cli_options import (
     HERE,
+    CaFile,
+    CertFile,
     Decimal,
     Delimiter,
     Encoding,
     Faults,
     Json,
+    KeyFile,
+    NodeIds,
+    PasswordFile,
     Seed,
     SiteFolder,
     TagCount,
@@ -21,11 +26,15 @@ from penstock.cli_options import (
     TimeFormat,
     Timezone,
     Units,
+    User,
     plant_text,
     print_answer,
     reading,
 )
 from penstock.errors import SourceError
+
+if TYPE_CHECKING:
+    from penstock.beginning import Begun
 
 app = typer.Typer()
 
@@ -38,20 +47,39 @@ def init(
     tags: TagCount = None,
     seed: Seed = None,
     faults: Faults = False,
-    file: Annotated[Path | None, typer.Option("--from", help="A CSV file to guess plant.toml from.")] = None,
+    origin: Annotated[
+        str | None,
+        typer.Option("--from", help="A CSV file to guess plant.toml from, or an address to look at: opc.tcp://..."),
+    ] = None,
     timezone: Annotated[str | None, typer.Option(help="With --from: zone of times without an offset.")] = None,
+    node: NodeIds = None,
+    user: User = None,
+    password_file: PasswordFile = None,
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Make a site: a folder that runs a plant. With --from its tags, units, ranges and period are guessed.
 
     Example: penstock init turbine --plant gas-turbine
     Example: penstock init mine --from history.csv --timezone Europe/Berlin
+    Example: penstock init line1 --from opc.tcp://plc.plant:4840 --node "ns=2;s=Line1"
     Example: penstock init station --plant simulated --units 4 --tags 40 --seed 1 --faults
     """
     from penstock.site import Site
 
-    if file is not None:
-        _guessed(folder, file, timezone, as_json)
+    if origin is not None:
+        from penstock.listening import Address, begin_from_address, is_address
+
+        if is_address(origin):
+            papers = {"password_file": password_file, "ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
+            address = Address(url=origin, user=user, nodes=tuple(node or ()), **papers)
+            _tell_begun(begin_from_address(folder, address, timezone), as_json)
+            return
+        from penstock.beginning import begin
+
+        _tell_begun(begin(folder, Path(origin), timezone), as_json)
         return
 
     site = Site.create(folder, plant_text(plant, units, tags, seed, faults))
@@ -60,10 +88,7 @@ def init(
         typer.echo(f"next: penstock check {folder}")
 
 
-def _guessed(folder: Path, file: Path, timezone: str | None, as_json: bool) -> None:
-    from penstock.beginning import begin
-
-    begun = begin(folder, file, timezone)
+def _tell_begun(begun: Begun, as_json: bool) -> None:
     answer = {"site": str(begun.folder), "tags": len(begun.tags), "models": list(begun.models)}
     if as_json:
         print_answer(answer | {"notes": list(begun.notes), "next": begun.next}, as_json)

@@ -48,9 +48,9 @@ def _head(guess: Guess, name: str) -> str:
 # All of it may be changed, but that a site keeps its period.
 {notes}
 [plant]
-name = {_quoted(name)}
+name = {quoted(name)}
 period = "{duration_text(guess.period_ns)}" # the usual spacing of the rows
-timezone = {_quoted(guess.timezone)} # of times without an offset, and of screens; inside all is UTC
+timezone = {quoted(guess.timezone)} # of times without an offset, and of screens; inside all is UTC
 """
 
 
@@ -64,29 +64,29 @@ def _tags(guess: Guess) -> str:
 
 
 def _tag(column: Column, period_ns: int) -> str:
-    keys = {"unit": _quoted(column.unit)} if column.unit else {}
+    keys = {"unit": quoted(column.unit)} if column.unit else {}
     if column.kind != "value":
-        keys["kind"] = _quoted(column.kind)
+        keys["kind"] = quoted(column.kind)
     if column.double:
         keys["dtype"] = '"float64"'
     if column.range is not None:
         keys["range"] = f"[{column.range[0]!r}, {column.range[1]!r}]"
     if column.flat_after_ns is not None:
-        keys["flat_after"] = _quoted(duration_text(column.flat_after_ns))
-    keys["max_gap"] = _quoted(duration_text(GAP_ROWS * period_ns))
+        keys["flat_after"] = quoted(duration_text(column.flat_after_ns))
+    keys["max_gap"] = quoted(duration_text(GAP_ROWS * period_ns))
     if column.source != column.name:
-        keys["aliases"] = f"[{_quoted(column.source)}]"
+        keys["aliases"] = f"[{quoted(column.source)}]"
     body = ", ".join(f"{key} = {value}" for key, value in keys.items())
-    return f"{_key(column.name)} = {{ {body} }}" + (f" # {column.note}" if column.note else "")
+    return f"{key_text(column.name)} = {{ {body} }}" + (f" # {column.note}" if column.note else "")
 
 
 def _sources(options: Mapping[str, str], left_out: Sequence[str]) -> str:
     if not options and not left_out:
         return ""
     lines = ["[sources.import]", "# How CSV files are read, unless the command says otherwise."]
-    lines += [f"{key} = {_quoted(value)}" for key, value in options.items()]
+    lines += [f"{key} = {quoted(value)}" for key, value in options.items()]
     if left_out:
-        columns = ", ".join(f"{_key(name)} = false" for name in left_out)
+        columns = ", ".join(f"{key_text(name)} = false" for name in left_out)
         lines.append(f"columns = {{ {columns} }} # false: left out; or the tag that a column is")
     return "\n".join(lines) + "\n"
 
@@ -94,11 +94,11 @@ def _sources(options: Mapping[str, str], left_out: Sequence[str]) -> str:
 def _model(guess: Guess) -> str:
     wanted = target(guess)
     inputs = [column.name for column in guess.columns if column.name != wanted and column.kind != "counter"]
-    listed = ", ".join(_quoted(name) for name in inputs[:MOST_INPUTS])
+    listed = ", ".join(quoted(name) for name in inputs[:MOST_INPUTS])
     window = duration_text(WINDOW * guess.period_ns)
     return f"""[model.{model_name(guess)}]
 # An example: what {wanted} is now, from the others and from its own past. docs/plant.md has all keys.
-target = {_quoted(wanted)}
+target = {quoted(wanted)}
 inputs = [{listed}]
 past_target = true
 window = "{window}" # {WINDOW} rows
@@ -106,10 +106,11 @@ window = "{window}" # {WINDOW} rows
 """
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A TOML string; JSON's escapes are TOML's too."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _key(name: str) -> str:
-    return name if _BARE.fullmatch(name) else _quoted(name)
+def key_text(name: str) -> str:
+    """A TOML key, in quotes where it must be."""
+    return name if _BARE.fullmatch(name) else quoted(name)

@@ -80,19 +80,21 @@ class Site:
         return cls(Path(folder))
 
     @classmethod
-    def create(cls, folder: str | Path, plant: str | Path = "gas-turbine") -> Site:
+    def create(cls, folder: str | Path, plant: str | Path = "gas-turbine", *, site_text: str = "") -> Site:
         """A new site of a built-in plant, or of the plant.toml at `plant`, with the files that it names.
+
+        `site_text`: site.toml, where it says more than its defaults.
 
         ``simulated,units=4,tags=40,seed=1,faults`` is a built-in plant too; see `station_of`.
 
         Raises PlantError before anything is written where that file has mistakes.
         """
         if (simulated := station_of(str(plant))) is not None:
-            create(Path(folder), simulated_plant(simulated[0]), created=_now())
+            create(Path(folder), simulated_plant(simulated[0]), created=_now(), site_text=site_text)
             return cls(Path(folder))
         source = Path(plant) if Path(plant).is_file() else plant_path(str(plant))
         files = named_files(source, load_plant(source))
-        create(Path(folder), source.read_text("utf-8"), created=_now(), files=files)
+        create(Path(folder), source.read_text("utf-8"), created=_now(), site_text=site_text, files=files)
         return cls(Path(folder))
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -51,9 +52,17 @@ class KafkaBroker:
         """It answers again, and knows all that it knew."""
         self._process.send_signal(signal.SIGCONT)
 
+    def make(self, topic: str) -> None:
+        """A topic without messages."""
+        producer = Producer({"bootstrap.servers": self.address, "log_level": 0})
+        until = time.monotonic() + DEADLINE_S
+        while not producer.list_topics(topic, timeout=DEADLINE_S).topics[topic].partitions:
+            assert time.monotonic() < until, f"{topic} is not made"
+            time.sleep(0.02)
+
     def publish(self, messages: Iterable[Mapping[str, object]], topic: str = TOPIC) -> None:
         """Send messages (key, value, partition, timestamp); returns when the broker has acknowledged all of them."""
-        producer = Producer({"bootstrap.servers": self.address, "enable.idempotence": True, "log_level": 0})
+        producer = Producer({"bootstrap.servers": self.address, "linger.ms": 0, "log_level": 0})
         refused: list[object] = []
         for message in messages:
             producer.produce(topic, on_delivery=lambda error, _: error and refused.append(error), **message)
@@ -88,7 +97,7 @@ class KafkaPeer:
 
     def __init__(self, registry: Registry, folder: Path) -> None:
         self._registry, self.broker = registry, KafkaBroker()
-        self.broker.publish([])
+        self.broker.make(TOPIC)
         self.broker.halt()
 
     def source(self) -> Source:
