@@ -17,7 +17,7 @@ from penstock.cli_options import (
     Faults,
     Json,
     KeyFile,
-    NodeIds,
+    Listen,
     PasswordFile,
     Seed,
     SiteFolder,
@@ -25,8 +25,10 @@ from penstock.cli_options import (
     TimeColumn,
     TimeFormat,
     Timezone,
+    Topics,
     Units,
     User,
+    duration_of,
     plant_text,
     print_answer,
     reading,
@@ -49,10 +51,11 @@ def init(
     faults: Faults = False,
     origin: Annotated[
         str | None,
-        typer.Option("--from", help="A CSV file to guess plant.toml from, or an address to look at: opc.tcp://..."),
+        typer.Option("--from", help="A CSV file to guess plant.toml from, or an address to look at: mqtt://..."),
     ] = None,
     timezone: Annotated[str | None, typer.Option(help="With --from: zone of times without an offset.")] = None,
-    node: NodeIds = None,
+    topics: Topics = None,
+    listen: Listen = "30s",
     user: User = None,
     password_file: PasswordFile = None,
     ca_file: CaFile = None,
@@ -64,7 +67,7 @@ def init(
 
     Example: penstock init turbine --plant gas-turbine
     Example: penstock init mine --from history.csv --timezone Europe/Berlin
-    Example: penstock init line1 --from opc.tcp://plc.plant:4840 --node "ns=2;s=Line1"
+    Example: penstock init hall --from mqtts://broker.plant:8883 --topics "hall/#" --listen 2min
     Example: penstock init station --plant simulated --units 4 --tags 40 --seed 1 --faults
     """
     from penstock.site import Site
@@ -74,7 +77,8 @@ def init(
 
         if is_address(origin):
             papers = {"password_file": password_file, "ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
-            address = Address(url=origin, user=user, nodes=tuple(node or ()), **papers)
+            heard = {"topics": tuple(topics or ()), "listen_ns": duration_of("--listen", listen)}
+            address = Address(url=origin, user=user, **heard, **papers)
             _tell_begun(begin_from_address(folder, address, timezone), as_json)
             return
         from penstock.beginning import begin

@@ -70,7 +70,7 @@ class Mqtt:
         self.name, self.link = spec.name, names.link
         self._address = parts.hostname, parts.port or PORTS[parts.scheme]
         self._access, self._topics = access, spec.topics
-        self._tls = _context(spec.name, access) if parts.scheme == "mqtts" else None
+        self._tls = tls_context(spec.name, access) if parts.scheme == "mqtts" else None
         self._tag = TopicTag(spec.tag, f"sources.{spec.name}.tag")
         self._frames = Frames(names) if spec.format == "arrow" else None
         self._messages = Messages(names, zone)
@@ -204,7 +204,7 @@ class Mqtt:
         self.link.went_down("the stream has ended")
 
 
-def _context(name: str, access: Access) -> ssl.SSLContext:
+def tls_context(name: str, access: Access) -> ssl.SSLContext:
     """TLS that checks the broker, and shows our certificate where we have one."""
     try:
         context = ssl.create_default_context(cafile=access.ca_file)

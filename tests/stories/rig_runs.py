@@ -19,6 +19,7 @@ from penstock.data.archive import Archive
 from penstock.data.plants.hydraulic_rig import SENSORS, START_NS, hydraulic_rig
 from penstock.data.plants.spans import parse_span
 from penstock.errors import SourceError
+from penstock.speed.source import PART
 from penstock.speed.status import read_status
 
 DEADLINE_S = 120.0
@@ -45,7 +46,7 @@ def stream(site: Path) -> subprocess.Popen[str]:
 def accepted(site: Path) -> int:
     """Readings of the archive's newest commit, from the source, those that came twice too."""
     totals = Archive.open(site / "archive").head().totals
-    return totals["rig"].accepted if "rig" in totals else 0
+    return sum(total.accepted for name, total in totals.items() if name.partition(PART)[0] == "rig")
 
 
 def wait(said: Callable[[], object], why: str) -> None:
