@@ -76,9 +76,10 @@ def init(
         from penstock.listening import Address, begin_from_address, is_address
 
         if is_address(origin):
-            papers = {"password_file": password_file, "ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
-            heard = {"topics": tuple(topics or ()), "listen_ns": duration_of("--listen", listen)}
-            address = Address(url=origin, user=user, **heard, **papers)
+            address = Address(
+                url=origin, user=user, password_file=password_file, ca_file=ca_file, cert_file=cert_file,
+                key_file=key_file, topics=tuple(topics or ()), listen_ns=duration_of("--listen", listen),
+            )  # fmt: skip
             _tell_begun(begin_from_address(folder, address, timezone), as_json)
             return
         from penstock.beginning import begin

@@ -130,7 +130,7 @@ def _look(address: Address) -> Found:
 
 def settings_of(address: Address) -> SourceSettings:
     """As if site.toml said so."""
-    return SourceSettings(**address.settings())
+    return SourceSettings.model_validate(address.settings())
 
 
 def _plant_text(found: Found, names: Mapping[str, tuple[str, str]], plant: str, timezone: str, url: str) -> str:

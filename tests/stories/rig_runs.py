@@ -36,10 +36,10 @@ def rows(seconds: int) -> np.ndarray:
     return np.stack([table[name].cast(pa.float64()).to_numpy() for name in SENSORS], axis=1).astype(np.float32)
 
 
-def stream(site: Path) -> subprocess.Popen[str]:
+def stream(site: Path, mark: str = "rig") -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "penstock", "stream", "-s", str(site), "--json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, MARK: "rig"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, MARK: mark},
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from penstock.data.plants.hydraulic_rig import SENSORS
 from penstock.serving.triton import Triton
 
 SECONDS, RATE, SILENT_S = 600, 50, 4.0
+MARK = "rig-kafka"
 SOURCE = """
 [sources.rig]
 kind = "kafka"
@@ -62,7 +63,7 @@ def test_a_broker_falls_silent_and_a_stream_is_killed_and_nothing_is_lost(
 ) -> None:
     site, broker = tmp_path / "site", KafkaBroker()
     make_site(site, broker.address, triton.endpoint)
-    running = rig_runs.stream(site)
+    running = rig_runs.stream(site, MARK)
     try:
         rig_runs.wait(lambda: rig_runs.is_up(site, running.pid), "the stream does not find the broker")
         command = [sys.executable, str(Path(__file__).with_name("rig_kafka_publisher.py")), broker.address]
@@ -77,7 +78,7 @@ def test_a_broker_falls_silent_and_a_stream_is_killed_and_nothing_is_lost(
         rig_runs.wait(lambda: rig_runs.accepted(site) > 5000, "nothing arrives after the broker answers again")
         running.send_signal(signal.SIGKILL)
         running.communicate()
-        running = rig_runs.stream(site)
+        running = rig_runs.stream(site, MARK)
 
         said, _ = publisher.communicate(timeout=rig_runs.DEADLINE_S)
         assert int(said) == wanted.size
@@ -93,4 +94,4 @@ def test_a_broker_falls_silent_and_a_stream_is_killed_and_nothing_is_lost(
     assert (report["rejected"], report["quarantined"], report["late"]) == (0, 0, 0)
     assert len(plain_archive.stored(site, len(SENSORS))) == SECONDS
     rig_runs.check_equal(site, wanted)
-    assert not processes("rig")
+    assert not processes(MARK)
