@@ -25,6 +25,8 @@ Faults = Annotated[bool, typer.Option("--faults", help="Simulated plant: let sen
 NodeIds = Annotated[
     list[str] | None, typer.Option("--node", help="With --from opc.tcp: node id to begin at; else Objects.")
 ]
+Topics = Annotated[list[str] | None, typer.Option("--topics", help="With --from mqtt: filter, such as 'plant/#'.")]
+Listen = Annotated[str, typer.Option(help="With --from mqtt: how long to listen.")]
 User = Annotated[str | None, typer.Option(help="With --from an address: name that it knows us by.")]
 PasswordFile = Annotated[Path | None, typer.Option(help="With --from an address: file with the password.")]
 CaFile = Annotated[Path | None, typer.Option(help="With --from an address: certificates that its own must come from.")]
@@ -50,6 +52,19 @@ def reading(
     """How a file is to be read, by the names that `Site.load` and `Site.stream` know."""
     words = {"time_column": time_column, "time_format": time_format, "timezone": timezone}
     return words | {"decimal": decimal, "delimiter": delimiter, "encoding": encoding}
+
+
+def duration_of(option: str, text: str) -> int:
+    """ns, more than none. Raises BadParameter."""
+    from penstock.data.durations import DURATION, parse_duration
+
+    try:
+        span_ns = parse_duration(text)
+    except ValueError:
+        span_ns = 0
+    if span_ns <= 0:
+        raise typer.BadParameter(f"{option} is {text!r}; give {DURATION}")
+    return span_ns
 
 
 def plant_text(plant: str, units: int | None, tags: int | None, seed: int | None, faults: bool) -> str:

@@ -17,6 +17,7 @@ from penstock.cli_options import (
     Faults,
     Json,
     KeyFile,
+    Listen,
     NodeIds,
     PasswordFile,
     Seed,
@@ -25,8 +26,10 @@ from penstock.cli_options import (
     TimeColumn,
     TimeFormat,
     Timezone,
+    Topics,
     Units,
     User,
+    duration_of,
     plant_text,
     print_answer,
     reading,
@@ -49,10 +52,14 @@ def init(
     faults: Faults = False,
     origin: Annotated[
         str | None,
-        typer.Option("--from", help="A CSV file to guess plant.toml from, or an address to look at: opc.tcp://..."),
+        typer.Option(
+            "--from", help="A CSV file to guess plant.toml from, or an address to look at: opc.tcp://, mqtt://"
+        ),
     ] = None,
     timezone: Annotated[str | None, typer.Option(help="With --from: zone of times without an offset.")] = None,
     node: NodeIds = None,
+    topics: Topics = None,
+    listen: Listen = "30s",
     user: User = None,
     password_file: PasswordFile = None,
     ca_file: CaFile = None,
@@ -65,6 +72,7 @@ def init(
     Example: penstock init turbine --plant gas-turbine
     Example: penstock init mine --from history.csv --timezone Europe/Berlin
     Example: penstock init line1 --from opc.tcp://plc.plant:4840 --node "ns=2;s=Line1"
+    Example: penstock init hall --from mqtts://broker.plant:8883 --topics "hall/#" --listen 2min
     Example: penstock init station --plant simulated --units 4 --tags 40 --seed 1 --faults
     """
     from penstock.site import Site
@@ -73,8 +81,11 @@ def init(
         from penstock.listening import Address, begin_from_address, is_address
 
         if is_address(origin):
-            papers = {"password_file": password_file, "ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
-            address = Address(url=origin, user=user, nodes=tuple(node or ()), **papers)
+            address = Address(
+                url=origin, user=user, password_file=password_file, ca_file=ca_file, cert_file=cert_file,
+                key_file=key_file, nodes=tuple(node or ()), topics=tuple(topics or ()),
+                listen_ns=duration_of("--listen", listen),
+            )  # fmt: skip
             _tell_begun(begin_from_address(folder, address, timezone), as_json)
             return
         from penstock.beginning import begin

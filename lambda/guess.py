@@ -82,7 +82,7 @@ def guess(path: Path, timezone: str | None = None) -> Guess:
     local = stamps.values[stamps.usable & stamps.local] if not long else stamps.values[:0]
     fitting = fitting_zones(local) if timezone is None else ()
     zone = timezone or (fitting[0] if len(fitting) == 1 else "UTC")
-    period_ns = _period(_utc(stamps, zone, long))
+    period_ns = usual_spacing(_utc(stamps, zone, long))
     columns, notes = guess_columns(series, period_ns)
     if not columns:
         raise SourceError(f"{path}: no column of numbers beside {file.names[at]!r}; is the decimal mark another one?")
@@ -214,7 +214,7 @@ def _utc(stamps: Times, zone: str, long: bool) -> NDArray[np.int64]:
     return np.sort(utc[wall != Wall.SKIPPED])
 
 
-def _period(utc: NDArray[np.int64]) -> int:
+def usual_spacing(utc: NDArray[np.int64]) -> int:
     """The median spacing, rounded to what people write. Raises SourceError where there is but one time."""
     steps = np.diff(utc)
     steps = steps[steps > 0]

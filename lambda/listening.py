@@ -23,10 +23,12 @@ from penstock.site import Site
 from penstock.site_toml import SourceSettings, parse_settings
 
 LOOKS: Mapping[str, str] = {
+    "mqtt": "penstock.look_mqtt",
+    "mqtts": "penstock.look_mqtt",
     "opc.tcp": "penstock.look_opcua",
 }
 """By scheme, the module that looks."""
-EXTRAS: Mapping[str, str] = {"opc.tcp": "opcua"}
+EXTRAS: Mapping[str, str] = {"mqtt": "mqtt", "mqtts": "mqtt", "opc.tcp": "opcua"}
 """What brings its library."""
 
 
@@ -42,6 +44,10 @@ class Address:
     key_file: Path | None = None
     nodes: tuple[str, ...] = ()
     """Where to begin, in the words of the scheme; none: at the top."""
+    topics: tuple[str, ...] = ()
+    """MQTT: filters of what is listened to; none: everything."""
+    listen_ns: int = 30_000_000_000
+    """How long is listened, where nothing can be looked at."""
 
     @property
     def scheme(self) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import small_site as small
+from kafka_peer import ArrowKafkaPeer, KafkaPeer
 from mqtt_peer import ArrowMqttPeer, MqttPeer
 from opcua_peer import OpcUaPeer
 from source_peers import DEADLINE_S, Peer, TcpPeer, assert_same, take
@@ -24,6 +25,8 @@ KINDS: dict[str, Callable[[Registry, Path], Peer]] = {
     "tcp": lambda registry, folder: TcpPeer(registry),
     "mqtt json": MqttPeer,
     "mqtt arrow": ArrowMqttPeer,
+    "kafka json": KafkaPeer,
+    "kafka arrow": ArrowKafkaPeer,
     "opcua": OpcUaPeer,
 }
 

@@ -19,6 +19,7 @@ from penstock.data.archive import Archive
 from penstock.data.plants.hydraulic_rig import SENSORS, START_NS, hydraulic_rig
 from penstock.data.plants.spans import parse_span
 from penstock.errors import SourceError
+from penstock.speed.source import PART
 from penstock.speed.status import read_status
 
 DEADLINE_S = 120.0
@@ -35,17 +36,17 @@ def rows(seconds: int) -> np.ndarray:
     return np.stack([table[name].cast(pa.float64()).to_numpy() for name in SENSORS], axis=1).astype(np.float32)
 
 
-def stream(site: Path) -> subprocess.Popen[str]:
+def stream(site: Path, mark: str = "rig") -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "penstock", "stream", "-s", str(site), "--json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, MARK: "rig"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, MARK: mark},
     )  # fmt: skip
 
 
 def accepted(site: Path) -> int:
     """Readings of the archive's newest commit, from the source, those that came twice too."""
     totals = Archive.open(site / "archive").head().totals
-    return totals["rig"].accepted if "rig" in totals else 0
+    return sum(total.accepted for name, total in totals.items() if name.partition(PART)[0] == "rig")
 
 
 def wait(said: Callable[[], object], why: str) -> None:
