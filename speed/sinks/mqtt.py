@@ -91,12 +91,15 @@ class Mqtt:
 
     def _await(self, done: Callable[[], bool], what: str) -> None:
         """Until `done`, as long as there is progress. Raises SinkError."""
+        seen = 0
+
+        def moved() -> bool:
+            return done() or self._ended is not None or len(self._acknowledged) > seen
+
         with self._changed:
             while not done() and self._ended is None:
                 seen = len(self._acknowledged)
-                if not self._changed.wait_for(
-                    lambda seen=seen: done() or self._ended or len(self._acknowledged) > seen, self._answer_s
-                ):
+                if not self._changed.wait_for(moved, self._answer_s):
                     self._ended = f"the broker has not {what} for {self._answer_s:g} s"
             ended = None if done() else self._ended
         if ended is not None:
