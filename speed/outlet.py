@@ -91,6 +91,8 @@ class Outlet:
 
     def end(self, deadline_s: float) -> None:
         """Wait so long for the last; then let go. A sink that hangs is left to itself."""
+        if self._thread.ident is None:  # never started
+            return
         self._thread.join(deadline_s)
         self._stop.set()
         self._rung.set()

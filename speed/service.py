@@ -121,9 +121,9 @@ class Service:
         async with connected(self._setup.scheduler, self._setup.connect_s, self._setup.security) as client:
             self._note_workers(client)
             self._started_workers = len(self._workers)
-            for outlet in self._setup.outlets:
-                outlet.start()
             try:
+                for outlet in self._setup.outlets:
+                    outlet.start()
                 async with asyncio.TaskGroup() as group:
                     beside = group.create_task(self._keep_up(client))
                     work = [group.create_task(self._take_in()), group.create_task(self._say(client))]

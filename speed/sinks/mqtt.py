@@ -91,18 +91,19 @@ class Mqtt:
 
     def _await(self, done: Callable[[], bool], what: str) -> None:
         """Until `done`, as long as there is progress. Raises SinkError."""
+        seen = 0
+
+        def moved() -> bool:
+            return done() or self._ended is not None or len(self._acknowledged) > seen
+
         with self._changed:
             while not done() and self._ended is None:
-                if not self._changed.wait_for(self._further(done), self._answer_s):
+                seen = len(self._acknowledged)
+                if not self._changed.wait_for(moved, self._answer_s):
                     self._ended = f"the broker has not {what} for {self._answer_s:g} s"
             ended = None if done() else self._ended
         if ended is not None:
             raise self._lost(ended)
-
-    def _further(self, done: Callable[[], bool]) -> Callable[[], bool]:
-        """Whether something has come about since now."""
-        seen = len(self._acknowledged)
-        return lambda: done() or self._ended is not None or len(self._acknowledged) > seen
 
     def _lost(self, why: str) -> SinkError:
         """The connection is given up, and with it all that paho still holds."""

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from penstock.errors import ServingError, Unavailable
 from penstock.serving.metrics import registry_of, served
@@ -92,6 +94,22 @@ def test_metrics_are_served_on_loopback_until_the_end_and_a_taken_port_is_told()
         assert told["penstock_requests_total", ("model", "nox")] == 1
         with pytest.raises(OSError):
             urllib.request.urlopen(address, timeout=10)
+
+
+class Beside(Collector):
+    """What the stream tells, for example."""
+
+    def collect(self) -> list[Metric]:
+        return [GaugeMetricFamily("penstock_overdue_seconds", "How long a tick waits.", value=3.0)]
+
+
+def test_others_tell_in_the_same_answer() -> None:
+    with Pool(NOBODY) as pool, served(pool, 0, beside=[Beside()]) as port:
+        pool.tally.answered(pool.tally.rows(["nox"]), 0.05, 1.0)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            told = samples(answer.read().decode())
+    assert told["penstock_overdue_seconds",] == 3.0
+    assert told["penstock_requests_total", ("model", "nox")] == 1
 
 
 def samples(text: str) -> dict[tuple, float]:
