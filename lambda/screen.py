@@ -27,6 +27,8 @@ OUT = Console(
     width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_COLUMNS,
 )
 ERR = Console(stderr=True, highlight=False)
+DIFFERENCES = 8
+"""Differences of a replay shown to people; --json tells all."""
 QUERY_ROWS = 24
 """Rows of a query shown to people; files and --json get all."""
 
@@ -118,6 +120,27 @@ def tags_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(*(_cell(str(texts[key])) for key in ("id", "tag", "unit", "value", "time", "quality")))
     name = table.columns[1]
     name.no_wrap, name.overflow = False, "fold"  # a long name may take a second line, a figure is never cut
+    return table
+
+
+def replay_table(answer: Mapping[str, Any]) -> Table:
+    """A row per model and target, then what differs and why."""
+    counts = ("equal", "close", "late", "no_answer_live", "other_version", "not_said_live", "unexplained")
+    table = _table("model", "target", "ticks", *(c.replace("_", " ") for c in counts), "MAE", "live MAE")
+    for model in answer["models"]:
+        name = f"{model['model']}@{','.join(map(str, model['versions']))}"
+        for target, figures in model["targets"].items():
+            numbers = (_figure(figures[key]) for key in ("mae", "live_mae"))
+            table.add_row(name, _cell(target), str(model["ticks"]), *(str(model[c] or "") for c in counts), *numbers)
+    order = ", ".join(f"{ticks:,} {name}" for name, ticks in answer["order"].items() if ticks)
+    notes = [f"{answer['ticks']:,} ticks in {answer['seconds']} s; order of arrival: {order}"]
+    for found in answer["differences"][:DIFFERENCES]:
+        late = "; ".join(f"{r['readings']} of {r['source']}, {r['from']} to {r['to']}" for r in found["late"][:3])
+        why = f"{found['verdict'].replace('_', ' ')} {late}".strip()
+        notes.append(f"{found['model']}: {found['ticks']} from {found['from']}: {why}")
+    if len(answer["differences"]) > DIFFERENCES:
+        notes.append(f"and {len(answer['differences']) - DIFFERENCES} more; --json tells all")
+    table.caption = _cell("\n".join(notes))
     return table
 
 

@@ -125,6 +125,12 @@ class Archive:
                     return Head.of(info.id, info.metadata)
         raise ArchiveError(f"{self.folder}: no snapshot at or before journal position {position}; it was expired")
 
+    def commits(self) -> list[Head]:
+        """Every commit that has not expired, newest first."""
+        with translated(self.folder):
+            ancestry = self._repository.ancestry(branch=BRANCH)
+            return [Head.of(i.id, i.metadata) for i in ancestry if "position" in i.metadata]
+
     def span(self, *, snapshot: str | None = None) -> tuple[int, int]:
         """First tick and one past the last tick that hold a reading; equal when there is none."""
         return (self.head() if snapshot is None else self.commit(snapshot)).span
