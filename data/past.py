@@ -129,7 +129,8 @@ def _as_it_came(past: Past, stretch: Stretch, head: Head, known: int) -> Iterato
     parts = []
     for shard, ids in _shards(past.layout, stretch.ids):
         if head.snapshot:
-            cells = past.archive.read(ids, stretch.begin, stretch.last, snapshot=head.snapshot)
+            double = past.layout.dtype(shard) == "float64"
+            cells = past.archive.read(ids, stretch.begin, stretch.last, snapshot=head.snapshot, double=double)
         else:
             cells = Cells.empty(stretch.begin, stretch.last - stretch.begin, len(ids), past.layout.dtype(shard))
         parts.append(_Part.of(shard, ids, cells, past.grid, past.late, head.position))

@@ -123,6 +123,17 @@ def tags_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def live_tags_table(rows: Sequence[Mapping[str, Any]], most: int) -> Table:
+    """One row per tag, at most `most` of them."""
+    table = _table("tag", "value", "unit", "age", "quality", "source")
+    for row in rows[:most]:
+        texts = (row["tag"], _shortest(row["value"]), row["unit"], _age(row["age_s"]), row["quality"], row["source"])
+        table.add_row(*(_cell(str(text or "")) for text in texts))
+    if len(rows) > most:
+        table.caption = f"{len(rows) - most} more tags; name fewer"
+    return table
+
+
 def replay_table(answer: Mapping[str, Any]) -> Table:
     """A row per model and target, then what differs and why."""
     counts = ("equal", "close", "late", "no_answer_live", "other_version", "not_said_live", "unexplained")
@@ -273,6 +284,16 @@ def _figure(value: float | None) -> str:
 
 def _percent(share: float) -> str:
     return "under 0.1 %" if share < 0.001 else f"{100 * share:,.1f} %"
+
+
+def _age(seconds: float | None) -> str:
+    """In the largest unit of which there are two."""
+    if seconds is None:
+        return ""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def _shortest(value: float | None) -> str:
