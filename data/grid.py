@@ -69,7 +69,8 @@ class Grid:
         at, shift = offset.astype(np.uint64), np.uint64(32)
         low = at * np.uint64(narrow)
         up = ((low & np.uint64(0xFFFF_FFFF)) != 0).astype(np.uint64)
-        return (at * np.uint64(wide) + (low >> shift) + up).astype(np.int64)
+        passed: NDArray[np.uint64] = at * np.uint64(wide) + (low >> shift) + up
+        return passed.astype(np.int64)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

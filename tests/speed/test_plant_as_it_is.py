@@ -52,20 +52,8 @@ every = "1s"
 TICKS, LENGTH, DELAY, HEARTBEAT, STATE = 120, 4, 3, 10, 20
 FIRST = int(np.datetime64("2024-03-01T00:00:00", "s").astype(np.int64))
 RANDOM = np.random.default_rng(6)
-QUIET = {
-    0: 10.0,
-    8: 10.0,
-    15: 12.0,
-    24: 12.0,
-    33: 12.5,
-    60: 9.0,
-    69: 9.0,
-    78: 9.5,
-    86: 9.5,
-    95: 9.5,
-    104: 9.5,
-    113: 9.5,
-}
+REPORTS = [0, 8, 15, 24, 33, 60, 69, 78, 86, 95, 104, 113]
+QUIET = dict(zip(REPORTS, [10, 10, 12, 12, 12.5, 9, 9, 9.5, 9.5, 9.5, 9.5, 9.5], strict=True))
 """By tick. Silent from 34 to 59: longer than the heartbeat from 44 on."""
 VALVE = {0: 1.0, 12: 0.0, 30: 1.0, 47: 1.0, 66: 0.0, 82: 1.0, 101: 0.0}
 LEVEL = RANDOM.integers(0, 1000, TICKS)
