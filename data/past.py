@@ -214,8 +214,8 @@ class _Part:
         came = np.full(len(cells.values), FOREVER)
         for r in ranges:
             if r.shard == shard and r.sequence < below and r.t0 < cells.last and r.t1 > cells.first:
-                rows = slice(max(r.t0, cells.first) - cells.first, r.t1 - cells.first)
-                came[rows] = np.minimum(came[rows], r.sequence)
+                touched = came[max(r.t0, cells.first) - cells.first : r.t1 - cells.first]
+                np.minimum(touched, r.sequence, out=touched)
         rows, columns = np.nonzero((cells.quality & LATE) != 0)
         order = np.argsort(came[rows], kind="stable")
         frame = _long(cells, ids, grid, rows[order], columns[order])
@@ -246,10 +246,12 @@ def _readings(cells: Cells, ids: NDArray[np.int32], grid: Grid, wanted: NDArray[
     if not together or bool((wanted & np.isnan(cells.values) & (status == GOOD)).any()):
         rows, columns = np.nonzero(wanted)
         return _long(cells, ids, grid, rows, columns)
+    values = cells.values.copy()
+    values[~wanted] = np.nan
     dense = Dense(
         times=grid.times(cells.first, cells.last) + grid.elapsed(offset),
         tags=ids,
-        values=np.where(wanted, cells.values, np.nan).astype(cells.values.dtype),
+        values=values,
         quality=np.where(wanted, status, GOOD).astype(np.uint8),
     )
     return dense.rows(np.flatnonzero(wanted.any(axis=1)))

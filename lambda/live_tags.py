@@ -174,5 +174,6 @@ class _Sources:
 
 def _last_times(dense: Dense, at: NDArray[np.intp]) -> NDArray[np.int64]:
     """[len(at)] the newest time at which each of these columns was read; long ago where it was not."""
-    present = dense.columns(at).present()
-    return np.where(present, dense.times[:, None], np.iinfo(np.int64).min).max(axis=0, initial=np.iinfo(np.int64).min)
+    present, never = dense.columns(at).present(), np.iinfo(np.int64).min
+    newest: NDArray[np.int64] = np.where(present, dense.times[:, None], never).max(axis=0, initial=never)
+    return newest

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
@@ -64,7 +64,7 @@ class Said:
     """From this tick on the order of arrival was the journal's own."""
 
 
-def said_again(site: Site, pieces: Sequence[Piece], progress: Progress | None = None) -> Iterator[Said]:
+def said_again(site: Site, pieces: Sequence[Piece], progress: Progress | None = None) -> Generator[Said, None, None]:
     """Every piece, model by model, on Dask workers and a Triton that end with the iterator.
 
     Raises Refused, ServingError, JournalError, ArchiveError.
