@@ -24,8 +24,9 @@ AHEAD = 256
 class Followed:
     """A block of cells of some tags; `read` gives what `cells_now` would. For one thread."""
 
-    def __init__(self, archive: Archive, journal: Journal, tags: NDArray[np.int32]) -> None:
-        """`tags` [m]: ids, the columns of what `read` gives."""
+    def __init__(self, archive: Archive, journal: Journal, tags: NDArray[np.int32], *, double: bool = False) -> None:
+        """`tags` [m]: ids, the columns of what `read` gives; `double` where some are float64."""
+        self._double = double
         self._archive, self._journal, self._tags = archive, journal, tags
         self._cells = Cells.empty(0, 0, len(tags))
         self._column_of: NDArray[np.int32] = np.zeros(0, np.int32)
@@ -62,7 +63,7 @@ class Followed:
         column_of[self._tags] = np.arange(len(self._tags), dtype=np.int32)
 
         def block(head: Head) -> tuple[Cells, int | None]:
-            cells = self._archive.read(self._tags, first, end, snapshot=head.snapshot)
+            cells = self._archive.read(self._tags, first, end, snapshot=head.snapshot, double=self._double)
             records = self._journal.read(head.position, tail)
             return cells, put_records(cells, records, self._archive.grid, column_of, head.closed)
 

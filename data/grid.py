@@ -60,6 +60,18 @@ class Grid:
         low = (rest << shift) // period
         return ((high << shift) | low).astype(np.uint32)
 
+    def elapsed(self, offset: NDArray[np.uint32]) -> NDArray[np.int64]:
+        """The earliest time in a cell, ns from its start, that has this `offset`: the inverse of it.
+
+        In two products of 64 bits, as `offset` is: exact for periods up to a day.
+        """
+        wide, narrow = divmod(self.period_ns, 1 << 32)
+        at, shift = offset.astype(np.uint64), np.uint64(32)
+        low = at * np.uint64(narrow)
+        up = ((low & np.uint64(0xFFFF_FFFF)) != 0).astype(np.uint64)
+        passed: NDArray[np.uint64] = at * np.uint64(wide) + (low >> shift) + up
+        return passed.astype(np.int64)
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Cells:

@@ -116,6 +116,15 @@ def persistence(desk: Desk, spec: WindowSpec, ends: NDArray[np.int64]) -> NDArra
     return targets(spec, block, ends).last
 
 
+def truth_at(desk: Desk, spec: WindowSpec, ends: NDArray[np.int64]) -> NDArray[np.float32]:
+    """[n, targets] what is measured at the times predicted for at ticks `ends`; NaN where missing or bad."""
+    if not len(ends):
+        return np.zeros((0, len(spec.targets)), np.float32)
+    at = ends + spec.horizon
+    first = int(at.min())
+    return _truth(desk, spec, first, int(at.max()) + 1).values[at - first]
+
+
 def _assessed(desk: Desk, spec: WindowSpec, first: int, last: int) -> tuple[Block, Cells]:
     """Ticks first..last-1 of the tags that the targets need, judged, and as stored."""
     rules = Rules.of(spec.truth_tags, spec.period_ns)

@@ -173,15 +173,28 @@ def import_(
 def tags(
     pattern: Annotated[str, typer.Argument(help="Only names like this.")] = "*",
     site: SiteFolder = HERE,
+    live: Annotated[bool, typer.Option("--live", help="Keep looking until Ctrl-C: age, quality and source too.")] = (
+        False
+    ),
+    once: Annotated[bool, typer.Option("--once", help="With --live: look once and end.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="With --live: seconds between two looks.")] = 1.0,
     as_json: Json = False,
 ) -> None:
     """List tags with unit, newest value, its time and quality.
 
+    With --live it reads files only and runs beside a stream; with --json it prints an object per look, a line each.
     Example: penstock tags 'T*' --site turbine
+    Example: penstock tags 'U017/*' --live --site turbine
     """
     from penstock.screen import tags_table
     from penstock.site import Site
 
+    if live or once:
+        from penstock.live_screen import watch
+
+        with Site.open(site) as opened:
+            watch(opened, pattern, every_s=every, once=once, as_json=as_json)
+        return
     with Site.open(site) as opened:
         rows = opened.newest(pattern)
         print_answer({"tags": rows}, as_json, tags_table(rows))

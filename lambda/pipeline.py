@@ -7,6 +7,7 @@ brings two of them together over the site's files.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from penstock.batch.view import compute_view
 from penstock.data.aggregating import Wanted, bring_up
 from penstock.data.archive.archiver import drain
 from penstock.data.archive.retention import Retention, needed_from
+from penstock.data.grid import Grid
 from penstock.data.hatch import Hatch
 from penstock.data.layout import Layout
 from penstock.data.models import Artifact
@@ -50,6 +52,8 @@ from penstock.speed.status import Report
 from penstock.tally import Tally
 
 Progress = Callable[[int, int | None, str], None]
+REHEARSE_S = 10.0
+"""Deadline of a request where nobody waits for one tick, and many go out together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,12 +232,34 @@ def stream(
             return asdict(_run(service))
 
 
-def _run(service: Service) -> Report:
+def rehearse(
+    client: Client,
+    endpoints: Sequence[str],
+    folder: Path,
+    grid: Grid,
+    layout: Layout,
+    ids: Mapping[str, int],
+    on_tick: Callable[[Spoken], None],
+) -> None:
+    """Run the speed layer on `folder`, whose log is written already, until all that it closes is said.
+
+    Every member of the endpoints answers. Ctrl-C ends it at once: nothing of the folder is worth an orderly end.
+    """
+    with Pool(endpoints, deadline_s=REHEARSE_S) as pool:
+        setup = Setup(
+            site=folder, grid=grid, layout=lambda: layout, resolve=_resolver(lambda: ids), sources=(),
+            scoring=Score(pool), scheduler=client.scheduler.address, commit_every_s=math.inf, on_tick=on_tick,
+        )  # fmt: skip
+        _run(Service(setup), signals=False)
+
+
+def _run(service: Service, *, signals: bool = True) -> Report:
     """To its end; in a thread of its own where this one runs an event loop already, as a notebook's does."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:  # only a main thread may take signals
-        return asyncio.run(service.run(signals=threading.current_thread() is threading.main_thread()))
+        main = threading.current_thread() is threading.main_thread()
+        return asyncio.run(service.run(signals=signals and main))
     loop: Future[asyncio.AbstractEventLoop] = Future()
     with ThreadPoolExecutor(1, thread_name_prefix="stream") as thread:
         running = thread.submit(_run_beside, service, loop)

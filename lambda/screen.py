@@ -27,6 +27,8 @@ OUT = Console(
     width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_COLUMNS,
 )
 ERR = Console(stderr=True, highlight=False)
+DIFFERENCES = 8
+"""Differences of a replay shown to people; --json tells all."""
 QUERY_ROWS = 24
 """Rows of a query shown to people; files and --json get all."""
 
@@ -133,6 +135,38 @@ def aggregates_table(rows: pd.DataFrame, timezone: str) -> Table:
         table.add_row(time, _cell(row["tag"]), _cell(row["unit"]), str(row["count"]), *figures)
     if len(rows) > QUERY_ROWS:
         table.caption = f"the newest {QUERY_ROWS} of {len(rows)} rows; --csv FILE writes all"
+    return table
+
+
+def live_tags_table(rows: Sequence[Mapping[str, Any]], most: int) -> Table:
+    """One row per tag, at most `most` of them."""
+    table = _table("tag", "value", "unit", "age", "quality", "source")
+    for row in rows[:most]:
+        texts = (row["tag"], _shortest(row["value"]), row["unit"], _age(row["age_s"]), row["quality"], row["source"])
+        table.add_row(*(_cell(str(text or "")) for text in texts))
+    if len(rows) > most:
+        table.caption = f"{len(rows) - most} more tags; name fewer"
+    return table
+
+
+def replay_table(answer: Mapping[str, Any]) -> Table:
+    """A row per model and target, then what differs and why."""
+    counts = ("equal", "close", "late", "no_answer_live", "other_version", "not_said_live", "unexplained")
+    table = _table("model", "target", "ticks", *(c.replace("_", " ") for c in counts), "MAE", "live MAE")
+    for model in answer["models"]:
+        name = f"{model['model']}@{','.join(map(str, model['versions']))}"
+        for target, figures in model["targets"].items():
+            numbers = (_figure(figures[key]) for key in ("mae", "live_mae"))
+            table.add_row(name, _cell(target), str(model["ticks"]), *(str(model[c] or "") for c in counts), *numbers)
+    order = ", ".join(f"{ticks:,} {name}" for name, ticks in answer["order"].items() if ticks)
+    notes = [f"{answer['ticks']:,} ticks in {answer['seconds']} s; order of arrival: {order}"]
+    for found in answer["differences"][:DIFFERENCES]:
+        late = "; ".join(f"{r['readings']} of {r['source']}, {r['from']} to {r['to']}" for r in found["late"][:3])
+        why = f"{found['verdict'].replace('_', ' ')} {late}".strip()
+        notes.append(f"{found['model']}: {found['ticks']} from {found['from']}: {why}")
+    if len(answer["differences"]) > DIFFERENCES:
+        notes.append(f"and {len(answer['differences']) - DIFFERENCES} more; --json tells all")
+    table.caption = _cell("\n".join(notes))
     return table
 
 
@@ -268,6 +302,16 @@ def _figure(value: float | None) -> str:
 
 def _percent(share: float) -> str:
     return "under 0.1 %" if share < 0.001 else f"{100 * share:,.1f} %"
+
+
+def _age(seconds: float | None) -> str:
+    """In the largest unit of which there are two."""
+    if seconds is None:
+        return ""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def _shortest(value: float | None) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -20,7 +21,7 @@ from typing import Any, Self, cast
 import pandas as pd
 import xarray as xr
 
-from penstock import aggregates, answers, deploying, foreign, known, live, loading, pipeline, standing
+from penstock import aggregates, answers, deploying, foreign, known, live, loading, pipeline, replay_pieces, standing
 from penstock.answers import Desk
 from penstock.batch.plan import Wish
 from penstock.compare import Comparison, compare
@@ -43,6 +44,8 @@ from penstock.data.windows import WindowSpec
 from penstock.errors import ModelError, ModelNotFound, SiteError
 from penstock.export import export
 from penstock.parts import Parts
+from penstock.replay import said_again
+from penstock.replay_report import Replayed, report
 from penstock.runs import key_of, run_for
 from penstock.serving.optimize import STANDARD
 from penstock.settings import create, open_settings
@@ -331,6 +334,24 @@ class Site:
             self, replay, options=options, rate=rate, ticks=ticks, brisk=brisk, progress=progress, on_tick=on_tick,
             metrics_port=metrics_port,
         )  # fmt: skip
+
+    def replay(
+        self,
+        start: Moment,
+        end: Moment = None,
+        *,
+        model: str | Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> Replayed:
+        """Say the ticks made in [start, end) again, with the stream's own code at full speed, and judge every one.
+
+        `model`: "nox" or "nox@3", or several; none: all that spoke, each in the version that spoke. Nothing of the
+        site changes: workers, Triton, log and answers are the replay's own and end with it. Without `end` it ends with
+        the newest closed tick. Raises QueryError where there is nothing to say, ModelNotFound, Refused, ServingError.
+        """
+        pieces = replay_pieces.plan(self, start, end, [model] if isinstance(model, str) else list(model))
+        with closing(said_again(self, pieces, progress)) as said:
+            return report(self, pieces, said)
 
     def query(self, name: str, start: Moment = "-48h", end: Moment = None, *, strict: bool = False) -> xr.Dataset:
         """Truth, prediction, quality, reason, layer, version, sample over the time predicted for, [start, end).

@@ -171,6 +171,12 @@ def _spread(cells: Cells, plan: ShardPlan, columns: NDArray[np.intp]) -> Cells:
     return spread
 
 
+def forget(site: str) -> None:
+    """Let go of all that this worker keeps of a site whose stream has ended for good."""
+    for key in [key for key in _kept if key[0] == site]:
+        _kept.pop(key, None)
+
+
 # What a worker keeps
 
 

@@ -125,6 +125,12 @@ class Archive:
                     return Head.of(info.id, info.metadata)
         raise ArchiveError(f"{self.folder}: no snapshot at or before journal position {position}; it was expired")
 
+    def commits(self) -> list[Head]:
+        """Every commit that has not expired, newest first."""
+        with translated(self.folder):
+            ancestry = self._repository.ancestry(branch=BRANCH)
+            return [Head.of(i.id, i.metadata) for i in ancestry if "position" in i.metadata]
+
     def span(self, *, snapshot: str | None = None) -> tuple[int, int]:
         """First tick and one past the last tick that hold a reading; equal when there is none."""
         return (self.head() if snapshot is None else self.commit(snapshot)).span
@@ -133,15 +139,18 @@ class Archive:
         """[tags] true for float64: the tags that this snapshot has columns for."""
         return self.view(snapshot).double
 
-    def read(self, tags: NDArray[np.int32], first: int, last: int, *, snapshot: str | None = None) -> Cells:
+    def read(
+        self, tags: NDArray[np.int32], first: int, last: int, *, snapshot: str | None = None, double: bool = False
+    ) -> Cells:
         """Cells of ticks first..last-1 for tag ids [m]; empty where nothing is stored.
 
-        Values are float64 when any of the tags is, else float32.
+        Values are float64 when any of the tags is, else float32. `double`: float64 in any case, for tags that the
+        caller knows to be and the snapshot may not know yet.
         """
         view = self.view(snapshot)
         tags = np.asarray(tags, np.int32)
         known = view.double[tags[tags < len(view.double)]]
-        cells = Cells.empty(first, max(last - first, 0), len(tags), DTYPES[int(bool(known.any()))])
+        cells = Cells.empty(first, max(last - first, 0), len(tags), DTYPES[int(double or bool(known.any()))])
         into = {"value": cells.values, "quality": cells.quality, "offset": cells.offset}
         for which, out in into.items():
             self.read_into(out, which, tags, first, view)

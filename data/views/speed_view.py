@@ -177,6 +177,16 @@ class SpeedView:
         found = [(row, place) for row in rows if (place := places.get(row[1])) is not None]
         return _unpack(found)
 
+    def positions(self, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The ticks of first..last-1 that were published, ascending, and the journal sequence that closed each."""
+        with self._translated():
+            found = self._connection.execute(
+                "SELECT tick, position FROM said WHERE fleet = ? AND tick >= ? AND tick < ? ORDER BY tick",
+                (self._fleet, first, last),
+            ).fetchall()
+        both = np.array(found, np.int64).reshape(-1, 2)
+        return both[:, 0], both[:, 1]
+
     def _newest(self, column: str) -> int | None:
         with self._translated():
             found = self._connection.execute(
