@@ -130,7 +130,9 @@ class Cells:
         late = np.zeros(len(ticks), bool) if late_before is None else ticks < late_before
         quality = _quality(readings.quality[keep], late)
         cell = (ticks - self.first) * self.values.shape[1] + columns
-        order = np.lexsort((quality & STATUS, ~late, _bits(values), offset, cell))
+        order = np.argsort(cell, kind="stable")
+        if not np.diff(cell[order]).all():  # several to a cell: the greatest is the last
+            order = np.lexsort((quality & STATUS, ~late, _bits(values), offset, cell))
         best = order[np.append(np.flatnonzero(np.diff(cell[order])), len(order) - 1)]
         at = cell[best]
         flat = Cells(
@@ -148,7 +150,7 @@ class Cells:
 
     def _put_dense(self, dense: Dense, grid: Grid, column_of: NDArray[np.int32], late_before: int | None) -> None:
         ticks = grid.tick(dense.times)
-        if len(np.unique(ticks)) != len(ticks):  # two rows of one cell: let the long way order them
+        if len(ticks) > 1 and len(np.unique(ticks)) != len(ticks):  # two rows of one cell: the long way orders them
             self.put(dense.long(), grid, column_of, late_before)
             return
         inside = (ticks >= self.first) & (ticks < self.last)
