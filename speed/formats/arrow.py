@@ -33,6 +33,8 @@ class Frames:
     def __init__(self, names: Names) -> None:
         self._names = names
         self._known: dict[bytes, list[str]] = {}
+        self._newest: tuple[pa.Array, list[str]] | None = None
+        """The dictionary of the newest long batch: a stream sends it once, and it stays where it lies."""
 
     def names(self, schema: pa.Schema) -> list[str] | None:
         """The tags' names of a stream of dense batches; None where they stand in the batches. Raises SourceError."""
@@ -84,15 +86,25 @@ class Frames:
 
     def _texts(self, dictionary: pa.Array) -> list[str]:
         """The names of a dictionary; the same bytes are turned into Python text once."""
+        if self._newest is not None and _same(self._newest[0], dictionary):
+            return self._newest[1]
         key = b"".join(bytes(b) for b in dictionary.buffers() if b is not None)
         found = self._known.get(key)
-        return found if found is not None else self._remember(key, dictionary.to_pylist())
+        names = found if found is not None else self._remember(key, dictionary.to_pylist())
+        self._newest = dictionary, names
+        return names
 
     def _remember(self, key: bytes, names: list[str]) -> list[str]:
         while len(self._known) >= KEPT:
             self._known.pop(next(iter(self._known)))
         self._known[key] = names
         return names
+
+
+def _same(a: pa.Array, b: pa.Array) -> bool:
+    """Whether two arrays are one, byte for byte in the same place; both are alive, so no place is used twice."""
+    places = [[(each.address, each.size) if each else None for each in array.buffers()] for array in (a, b)]
+    return len(a) == len(b) and a.offset == b.offset and places[0] == places[1]
 
 
 def payload(batch: pa.RecordBatch) -> bytes:

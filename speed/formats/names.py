@@ -31,6 +31,8 @@ class _Columns:
     """Kept, so that its id stays its own."""
     ids: NDArray[np.int32]
     """Of the tags among them: the same array each time, so that others can remember what they found out about it."""
+    whole: NDArray[np.int32]
+    """[names] ids, negative for those that are no tags, or left out."""
     taken: NDArray[np.intp] | None
     """Where these tags stand; None: everywhere."""
     unknown: NDArray[np.bool_]
@@ -40,7 +42,7 @@ class _Columns:
     def of(cls, names: Sequence[str], ids: NDArray[np.int32]) -> _Columns:
         taken = np.flatnonzero(ids >= 0)
         some = len(taken) < len(ids)
-        return cls(names=names, ids=ids[taken], taken=taken if some else None, unknown=ids == UNKNOWN)
+        return cls(names=names, ids=ids[taken], whole=ids, taken=taken if some else None, unknown=ids == UNKNOWN)
 
 
 class Names:
@@ -68,8 +70,9 @@ class Names:
         quality: NDArray[np.uint8],
     ) -> tuple[Frame, int]:  # fmt: skip
         """Readings [n] under `names` [at]: (what can be taken, how many cannot). Left-out names count as neither."""
-        ids = self.ids(names)[at] if len(names) else np.empty(0, np.int32)
-        self._note(np.bincount(at[ids == UNKNOWN], minlength=len(names)), names)
+        ids = self._columns(names).whole[at] if len(names) else np.empty(0, np.int32)
+        if len(unknown := at[ids == UNKNOWN]):
+            self._note(np.bincount(unknown, minlength=len(names)), names)
         values = self._scaled(raw, ids)
         keep = (ids >= 0) & ~self._too_large(values, ids)
         frame = Frame(times=times, tags=ids, values=values, quality=quality)
