@@ -61,6 +61,26 @@ def fleet(
     print_answer(told, as_json, bench_table(told))
 
 
+@bench.command()
+def ingest(
+    seconds: Annotated[float, typer.Option(help="How long each way from the broker is measured.", min=1)] = 15.0,
+    tags: Annotated[int, typer.Option(help="Tags that are written to the archive.", min=64)] = 100_000,
+    ticks: Annotated[int, typer.Option(help="Ticks of them.", min=64)] = 1280,
+    as_json: Json = False,
+) -> None:
+    """Into the journal from an MQTT broker, into the archive from the journal, and out of it for a training.
+
+    Starts a mosquitto of its own; takes about four minutes and 4 GB of disk; nothing stays.
+    Example: penstock bench ingest --seconds 15 --json
+    """
+    from penstock.bench.ingest import Wish, run
+    from penstock.screen import Progress, bench_table
+
+    with Progress("bench ingest") as bar:
+        told = run(Wish(seconds=seconds, tags=tags, ticks=ticks), lambda text: bar(0, None, text))
+    print_answer(told, as_json, bench_table(told))
+
+
 @bench.command("end-to-end")
 def end_to_end(
     tags: Annotated[int, typer.Option(help="Tags of the plant that comes flat out.", min=1000)] = 1_000_000,
