@@ -178,7 +178,7 @@ def _cells_of(
 
     In few passes: a plant of a million tags comes this way at every tick.
     """
-    values = raw.astype(like.dtype)
+    values: Float = raw.astype(like.dtype)
     nan = np.isnan(values)
     quality = status.astype(np.uint16)
     quality |= np.uint16(PRESENT)

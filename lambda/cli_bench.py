@@ -63,7 +63,7 @@ def fleet(
 
 @bench.command()
 def ingest(
-    seconds: Annotated[float, typer.Option(help="How long each way from the broker is measured.", min=1)] = 15.0,
+    seconds: Annotated[float, typer.Option(help="Each of two turns of each way from the broker.", min=1)] = 10.0,
     tags: Annotated[int, typer.Option(help="Tags that are written to the archive.", min=64)] = 100_000,
     ticks: Annotated[int, typer.Option(help="Ticks of them.", min=64)] = 1280,
     as_json: Json = False,
@@ -71,7 +71,7 @@ def ingest(
     """Into the journal from an MQTT broker, into the archive from the journal, and out of it for a training.
 
     Starts a mosquitto of its own; takes about four minutes and 4 GB of disk; nothing stays.
-    Example: penstock bench ingest --seconds 15 --json
+    Example: penstock bench ingest --seconds 10 --json
     """
     from penstock.bench.ingest import Wish, run
     from penstock.screen import Progress, bench_table
@@ -84,7 +84,9 @@ def ingest(
 @bench.command("end-to-end")
 def end_to_end(
     tags: Annotated[int, typer.Option(help="Tags of the plant that comes flat out.", min=1000)] = 1_000_000,
-    timed_tags: Annotated[int, typer.Option(help="Tags of the plant that comes 10 times a second.", min=1000)] = 100_000,
+    timed_tags: Annotated[
+        int, typer.Option(help="Tags of the plant that comes 10 times a second.", min=1000)
+    ] = 100_000,
     models: Annotated[int, typer.Option(help="LSTMs of 60 steps x 32 inputs, 64 units.", min=1)] = 100,
     seconds: Annotated[float, typer.Option(help="How long each of the two is measured.", min=3)] = 60.0,
     minutes: Annotated[float, typer.Option(help="So much longer for the memory of the processes.", min=0)] = 0.0,

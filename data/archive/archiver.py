@@ -250,7 +250,7 @@ class _Across:
         return cls(readings=readings, columns=columns, is_late=heap.is_late)
 
     def part(self, begin: int, end: int) -> Readings | None:
-        """The readings of columns begin..end-1, these columns counted from 0 as their tags; None where there is none."""
+        """The readings of columns begin..end-1, counted from 0 as their tags; None where there is none."""
         a, b = np.searchsorted(self.columns, (begin, end)).tolist()
         if a == b:
             return None

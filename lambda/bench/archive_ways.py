@@ -45,7 +45,7 @@ def written(folder: Path, tags: int, ticks: int, told: Told) -> tuple[float, Rat
     ours = drain(journal, archive, layout).readings / (time.monotonic() - begun)
     journal.close()
     told(ZARR)
-    peers = {ZARR: round(_zarr_written(folder / "plain.zarr", plant, ticks))}
+    peers: Rates = {ZARR: round(_zarr_written(folder / "plain.zarr", plant, ticks))}
     if find_spec("duckdb") is not None:
         told(DUCKDB)
         peers[DUCKDB] = round(_duckdb_written(folder / "duck.db", plant, min(ticks, DUCKDB_TICKS)))
@@ -121,7 +121,7 @@ def _zarr_written(path: Path, plant: WidePlant, ticks: int) -> float:
         every = range(begin, min(begin + BLOCK, ticks))
         blocks = (np.stack([plant.values(t) for t in every]), np.stack([plant.status(t) for t in every]))
         for array, block in zip(arrays, blocks, strict=True):
-            array.append(block)
+            array.append(block)  # type: ignore[arg-type]
         sync_filesystem(path)
     return ticks * plant.tags / (time.monotonic() - begun)
 
@@ -144,7 +144,7 @@ def _duckdb_written(path: Path, plant: WidePlant, ticks: int) -> float:
         database.execute("CREATE TABLE r (time BIGINT, tag INTEGER, value FLOAT, quality UTINYINT)")
         tag = np.arange(plant.tags, dtype=np.int32)
         for tick in range(ticks):
-            columns = {
+            columns: dict[str, NDArray[Any]] = {
                 "time": np.full(plant.tags, tick, np.int64), "tag": tag, "value": plant.values(tick),
                 "quality": plant.status(tick),
             }  # fmt: skip
@@ -162,7 +162,9 @@ def _duckdb_reader(path: Path) -> Callable[[NDArray[np.int32]], int]:
     def read_it(at: NDArray[np.int32]) -> int:
         with duckdb.connect(str(path), read_only=True) as database:
             chosen = ",".join(map(str, at.tolist()))
-            got = database.execute(f"SELECT value, quality FROM r WHERE tag IN ({chosen}) ORDER BY tag, time").fetchnumpy()
+            got = database.execute(
+                f"SELECT value, quality FROM r WHERE tag IN ({chosen}) ORDER BY tag, time"
+            ).fetchnumpy()
         return sum(np.asarray(each).nbytes for each in got.values())
 
     return read_it

@@ -69,7 +69,7 @@ def _await(port: int, process: subprocess.Popen[bytes]) -> None:
 def publisher(port: int, kind: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process that publishes `kind` ("json" or "arrow") flat out until the block ends."""
     words = [sys.executable, "-m", "penstock.bench.publisher", str(port), kind]
-    process = subprocess.Popen(words, stdin=subprocess.PIPE)
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
     try:
         yield process
     finally:

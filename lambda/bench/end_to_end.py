@@ -1,4 +1,4 @@
-"""`penstock bench end-to-end`: a source process -> socket -> journal -> rings -> a hundred LSTMs on Triton -> speed view.
+"""`penstock bench end-to-end`: a source process -> socket -> journal -> rings -> LSTMs on Triton -> speed view.
 
 All parts real, on a scratch site. First a very wide plant, flat out: how many readings a second are said and archived.
 Then a plant that comes ten times a second, on time: how long after a tick's last frame was due it is said, what the
@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import numpy as np
 import psutil
@@ -31,7 +31,6 @@ from penstock.bench.results import Load, Row, answer
 from penstock.bench.wide_plant import LENGTH, WidePlant
 from penstock.bench.wide_site import Line, make_site
 from penstock.data.durations import SECOND_NS
-from penstock.data.frame import GOOD
 from penstock.data.grid import PRESENT, STATUS
 from penstock.data.views.speed_view import Spoken
 from penstock.data.windows import Reason
@@ -41,10 +40,6 @@ from penstock.speed.clock import SourceClock
 
 PER_S = 10
 """Frames a second of the plant that keeps time."""
-WARM_S = 10.0
-"""Of it, before anything is measured: names are looked up, compiled code is loaded, windows fill."""
-KILL_S = 15.0
-"""How long it goes on after a worker was killed."""
 CHECKED = 1000
 """Tags compared at the end."""
 START_S = 300.0
@@ -68,6 +63,10 @@ class Wish:
     minutes: float = 0.0
     """That the second one goes on for its memory; 0: not measured."""
     peers: bool = True
+    warm_s: float = 10.0
+    """Of the second one, before anything is measured: names are looked up, code is compiled, windows fill."""
+    kill_s: float = 15.0
+    """How long it goes on after a worker was killed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,23 +91,22 @@ class Seen:
 def run(wish: Wish, told: Told = lambda text: None) -> dict[str, Any]:
     """The benchmark's JSON; `told` hears what it does. Raises what a site raises."""
     peers = event_peers(told, wish.seconds / 4) if wish.peers else {}
-    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as scratch:
-        wide = WidePlant(tags=wish.tags, period_ns=SECOND_NS, models=wish.models)
-        flat_out = _streamed(Path(scratch) / "wide", wide, told, lambda stream: stream.flat_out(wish.seconds))
-        timed = WidePlant(tags=wish.timed_tags, period_ns=SECOND_NS // PER_S, models=wish.models)
-        kept = _streamed(Path(scratch) / "timed", timed, told, lambda stream: stream.on_time(wish))
-    rows = [*_wide_rows(wish, flat_out, peers), *_timed_rows(wish, kept)]
+    wide = WidePlant(tags=wish.tags, period_ns=SECOND_NS, models=wish.models)
+    flat_out = streamed(wide, told, lambda stream: stream.flat_out(wish.seconds))
+    timed = WidePlant(tags=wish.timed_tags, period_ns=SECOND_NS // PER_S, models=wish.models)
+    kept = streamed(timed, told, lambda stream: stream.on_time(wish))
+    rows = [*wide_rows(wish, flat_out, peers), *timed_rows(wish, kept)]
     return answer("end-to-end", rows, max(flat_out.others, kept.others))
 
 
-def _streamed(folder: Path, plant: WidePlant, told: Told, course: Callable[[_Stream], None]) -> Seen:
-    """Stream while `course` directs from a thread: the stream wants the main one for its signals."""
+def streamed(plant: WidePlant, told: Told, course: Callable[[Stream], None]) -> Seen:
+    """On a site of its own, while `course` directs from a thread: the stream wants the main one for its signals."""
     told(f"a scratch site with {plant.tags} tags and {plant.models} models")
-    with make_site(folder, plant) as site:
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder, make_site(Path(folder), plant) as site:
         site.parts.begin_triton()
         pids = list(site.parts.client().run(os.getpid).values())
         told("deploy on Triton")
-        stream, seen = _Stream(site, plant, pids, told), Seen()
+        stream, seen = Stream(site, plant, pids, told), Seen()
         stream.seen = seen
         with ThreadPoolExecutor(1) as pool:
             directing = pool.submit(stream.direct, course)
@@ -123,7 +121,7 @@ def _streamed(folder: Path, plant: WidePlant, told: Told, course: Callable[[_Str
     return seen
 
 
-class _Stream:
+class Stream:
     """A running stream and its source process."""
 
     seen: Seen
@@ -140,7 +138,7 @@ class _Stream:
         answered = int(np.count_nonzero(spoken.reasons == Reason.OK))
         self.seen.said.append((spoken.tick - self.first, time.monotonic(), answered))
 
-    def direct(self, course: Callable[[_Stream], None]) -> None:
+    def direct(self, course: Callable[[Stream], None]) -> None:
         """From the source's start to its end; whatever happens, the stream ends."""
         try:
             self._await(lambda: self.line.address is not None, "the stream did not listen")
@@ -161,7 +159,7 @@ class _Stream:
         """Frames at their time: the delays; the memory; a killed worker."""
         with self._source(PER_S) as end:
             self._told(f"{wish.seconds:g} s at {PER_S * self._plant.tags:g} readings/s")
-            self._wait(WARM_S)
+            self._wait(wish.warm_s)
             load = Load()
             self._wait(wish.seconds)
             self.seen.others = load.others()
@@ -169,7 +167,7 @@ class _Stream:
             self._told("kill -9 of a Dask worker")
             self.seen.killed = time.monotonic()
             os.kill(self._pids[0], signal.SIGKILL)
-            self._wait(KILL_S)
+            self._wait(wish.kill_s)
             end()
 
     def _sample(self, seconds: float) -> None:
@@ -192,13 +190,15 @@ class _Stream:
     def _source(self, per_s: float) -> _Source:
         address = self.line.address
         assert address is not None
-        return _Source(self, [*map(str, address), *map(str, (self._plant.tags, self._plant.period_ns, self.first, per_s))])
+        return _Source(
+            self, [*map(str, address), *map(str, (self._plant.tags, self._plant.period_ns, self.first, per_s))]
+        )
 
 
 class _Source:
     """The source's process; in a `with` block, which gives the function that ends it in order."""
 
-    def __init__(self, stream: _Stream, words: list[str]) -> None:
+    def __init__(self, stream: Stream, words: list[str]) -> None:
         self._stream, self._words = stream, words
 
     def __enter__(self) -> Callable[[], None]:
@@ -210,7 +210,7 @@ class _Source:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()  # closes the pipes, too
 
     def _end(self) -> None:
         """It says its last, which is durable then."""
@@ -219,7 +219,7 @@ class _Source:
         self._stream.seen.ticks = _said(self._lines, END_S)["ticks"]
 
 
-def _said(lines: TextIO | None, deadline_s: float) -> Mapping[str, Any]:
+def _said(lines: IO[str] | None, deadline_s: float) -> Mapping[str, Any]:
     """The next line of the source's process. Raises SiteError where none comes."""
     assert lines is not None
     found: list[str] = []
@@ -247,7 +247,9 @@ def _held_mb() -> float:
 
 def _lost(site: Site, plant: WidePlant, first: int, seen: Seen, report: Mapping[str, Any]) -> dict[str, int]:
     """Readings not accepted, cells that differ from the generator's, ticks not said, and predictions not made."""
-    tags = np.sort(np.random.default_rng(9).choice(plant.tags, min(CHECKED, plant.tags), replace=False)).astype(np.int32)
+    tags = np.sort(np.random.default_rng(9).choice(plant.tags, min(CHECKED, plant.tags), replace=False)).astype(
+        np.int32
+    )
     ids = site.registry.ids([f"T{i:07d}" for i in tags])
     cells = site.readings.read(ids, first, first + seen.ticks)
     values, status = plant.expected(np.arange(seen.ticks, dtype=np.int64), tags)
@@ -270,7 +272,7 @@ def _why(lost: Mapping[str, int]) -> str | None:
     return ", ".join(f"{n} {what}" for what, n in lost.items() if n) or None
 
 
-def _wide_rows(wish: Wish, seen: Seen, peers: Mapping[str, float]) -> list[Row]:
+def wide_rows(wish: Wish, seen: Seen, peers: Mapping[str, float]) -> list[Row]:
     """Counted from the first tick said: until then names are looked up."""
     begin = seen.said[0][1] if seen.said else seen.begin
     per_s = wish.tags * (len(seen.said) - 1) / (seen.ended - begin)
@@ -287,10 +289,10 @@ def _wide_rows(wish: Wish, seen: Seen, peers: Mapping[str, float]) -> list[Row]:
     ]  # fmt: skip
 
 
-def _timed_rows(wish: Wish, seen: Seen) -> list[Row]:
+def timed_rows(wish: Wish, seen: Seen) -> list[Row]:
     """A tick is closed by the next one's frame: its delay counts from when that one was due."""
     name = _short(wish.timed_tags)
-    ends = (seen.begin + WARM_S, seen.begin + WARM_S + wish.seconds)
+    ends = (seen.begin + wish.warm_s, seen.begin + wish.warm_s + wish.seconds)
     due = [(seen.begin + (tick + 1) / PER_S, moment) for tick, moment, _ in seen.said]
     ms = np.array([1000 * (moment - at) for at, moment in due if ends[0] <= at < ends[1]] or [np.nan])
     moments = np.array([moment for _, moment, _ in seen.said])

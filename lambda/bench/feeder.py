@@ -16,6 +16,7 @@ import time
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from penstock.bench.wide_plant import LATE_TICKS, WidePlant
 from penstock.speed.formats.arrow import NS, dense_batch, dense_schema
@@ -63,8 +64,8 @@ class Feeder:
             gateway.close()
 
     def _behind_batch(
-        self, tags: np.ndarray, time_ns: int, values: np.ndarray, status: np.ndarray  # type: ignore[type-arg]
-    ) -> pa.RecordBatch:  # fmt: skip
+        self, tags: NDArray[np.int32], time_ns: int, values: NDArray[np.float32], status: NDArray[np.uint8]
+    ) -> pa.RecordBatch:
         columns = {
             "time": pa.array(np.full(len(tags), time_ns, np.int64)).cast(NS),
             "tag": pa.DictionaryArray.from_arrays(pa.array(tags), self._dictionary),

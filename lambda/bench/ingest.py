@@ -1,4 +1,4 @@
-"""`penstock bench ingest`: into the journal from a broker, into the archive from the journal, and out of it for training.
+"""`penstock bench ingest`: from a broker into the journal, from there into the archive, and out of it for training.
 
 Each beside the plain way to do the same, in the same run.
 """
@@ -18,6 +18,8 @@ from penstock.bench.results import Load, Row, answer
 
 Told = Callable[[str], None]
 GOAL_SHARE, GOAL_ARROW, GOAL_WRITE, GOAL_READ = 0.6, 3e6, 6e7, 1.0
+TURNS = 2
+"""Each way has its turn so often; its best counts."""
 COUNTS = "a client that only counts"
 
 
@@ -25,8 +27,8 @@ COUNTS = "a client that only counts"
 class Wish:
     """What is to be measured."""
 
-    seconds: float = 15.0
-    """Of each way from the broker."""
+    seconds: float = 10.0
+    """Of each turn of each way from the broker."""
     tags: int = 100_000
     """Written to the archive."""
     ticks: int = 1280
@@ -56,11 +58,15 @@ def _mqtt(folder: Path, seconds: float, told: Told) -> list[Row]:
     kinds: tuple[Kind, ...] = ("json", "arrow")
     with broker(folder / "broker") as port:
         for kind in kinds:
-            told(f"MQTT, {kind}: {COUNTS}")
-            peer = counted(port, kind, seconds) * READINGS[kind]
-            told(f"MQTT, {kind}: ours")
-            (folder / kind).mkdir()
-            found[kind] = ours(folder / kind, port, kind, seconds), peer
+            peer = mine = 0.0
+            for turn in range(TURNS):
+                told(f"MQTT, {kind}: {COUNTS}, turn {turn + 1} of {TURNS}")
+                peer = max(peer, counted(port, kind, seconds) * READINGS[kind])
+                told(f"MQTT, {kind}: ours, turn {turn + 1} of {TURNS}")
+                place = folder / f"{kind}-{turn}"
+                place.mkdir()
+                mine = max(mine, ours(place, port, kind, seconds))
+            found[kind] = mine, peer
     json_ours, json_peer = found["json"]
     return [
         Row(

@@ -70,7 +70,7 @@ async def _ours(folder: Path, port: int, kind: Kind, seconds: float) -> float:
     registry.register(list(tags.values()))
     plant = Plant(name="bench", period_ns=SECOND, tags=tags, models={})
     spec = SourceSpec(
-        name="broker", kind="mqtt", lateness_ns=SECOND, idle_ns=60 * SECOND, skew_ns=None, topics=(FILTER,),
+        name="broker", kind="mqtt", lateness_ns=SECOND, idle_ns=60 * SECOND, skew_ns=60 * SECOND, topics=(FILTER,),
         tag="{2}", format=kind,
     )  # fmt: skip
     names_ = Names(SourceTags(plant, registry, {}), Link())

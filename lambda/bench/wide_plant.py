@@ -48,7 +48,7 @@ class WidePlant:
 
     def values(self, tick: int) -> NDArray[np.float32]:
         """[tags] what every tag reads at a tick, whenever it comes."""
-        return self._base[tick % ROWS] + np.float32(tick % 4096) * np.float32(0.25)
+        return np.asarray(self._base[tick % ROWS] + np.float32(tick % 4096) * np.float32(0.25), np.float32)
 
     def status(self, tick: int) -> NDArray[np.uint8]:
         """[tags]"""
@@ -93,7 +93,7 @@ class WidePlant:
     def write(self, folder: Path) -> Path:
         """plant.toml and tags.csv in `folder`; the path of the first."""
         names, step = self.names(), duration_text(self.period_ns)
-        gap = duration_text(10 * self.period_ns)
+        gap, window = duration_text(10 * self.period_ns), duration_text(LENGTH * self.period_ns)
         (folder / "tags.csv").write_text("name,max_gap\n" + "".join(f"{name},{gap}\n" for name in names))
         models = []
         for model in range(self.models):
@@ -102,7 +102,7 @@ class WidePlant:
         path = folder / "plant.toml"
         path.write_text(
             f'[plant]\nname = "wide"\nperiod = "{step}"\ntimezone = "UTC"\n[tags]\nfile = "tags.csv"\n'
-            f'[defaults.model]\nstep = "{step}"\nevery = "{step}"\nwindow = "{duration_text(LENGTH * self.period_ns)}"\n'
+            f'[defaults.model]\nstep = "{step}"\nevery = "{step}"\nwindow = "{window}"\n'
             'lstm = { units = 64, layers = 1, change_from_last = false }\n'
             + "".join(models)
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -9,7 +10,6 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-import asyncio
 
 from penstock.batch.specimens import Size, drafts
 from penstock.bench.wide_plant import INPUTS, LENGTH, WidePlant
@@ -52,7 +52,9 @@ class Line:
 
     def __init__(self, site: Site) -> None:
         self.name = "line"
-        self._tcp = Tcp(self.name, Access(url="tcp://127.0.0.1:0"), Names(SourceTags(site.plant, site.registry, {}), Link()))
+        self._tcp = Tcp(
+            self.name, Access(url="tcp://127.0.0.1:0"), Names(SourceTags(site.plant, site.registry, {}), Link())
+        )
         self.link = self._tcp.link
         self.over = False
         """True: no more is waited for."""

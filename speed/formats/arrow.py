@@ -71,9 +71,7 @@ class Frames:
         quality = _quality(batch, len(times))
         return self._names.long(times, at, self._texts(column.dictionary), _numbers(batch.column("value")), quality)
 
-    def _dense(
-        self, batch: pa.RecordBatch, times: NDArray[np.int64], names: list[str] | None
-    ) -> tuple[Readings, int]:
+    def _dense(self, batch: pa.RecordBatch, times: NDArray[np.int64], names: list[str] | None) -> tuple[Readings, int]:
         if names is None:
             raise SourceError("Arrow: a dense batch whose schema has no metadata 'tags' (a JSON list of names)")
         column = batch.column("value")

@@ -65,7 +65,7 @@ class Pipe(asyncio.BufferedProtocol):
         if not missing:
             return have
         # Memory that is not zeroed first: all of it is received into.
-        whole = memoryview(np.empty(len(have) + max(missing, AHEAD if missing < AHEAD else 0), np.uint8))
+        whole = np.empty(len(have) + max(missing, AHEAD if missing < AHEAD else 0), np.uint8).data
         whole[: len(have)] = have
         end = len(have) + self._fill(whole[len(have) :], missing)
         self._ahead = whole[size:end]
