@@ -160,7 +160,9 @@ class Cells:
         ticks = ticks[inside]
         at, pick = across.index(ticks - self.first, np.flatnonzero(inside))
         late = None if late_before is None else ticks < late_before
-        new = _cells_of(dense.values[pick], dense.quality[pick], grid.offset(dense.times[inside]), late, self.values)
+        new = _cells_of(
+            dense.values[pick], dense.quality[pick], grid.offset(dense.times[inside]), late, self.values.dtype
+        )
         if not self.quality[at].any():
             self.values[at], self.quality[at], self.offset[at] = new.values, new.quality, new.offset
             return
@@ -172,13 +174,17 @@ class Cells:
 
 
 def _cells_of(
-    raw: Float, status: NDArray[np.uint8], offsets: NDArray[np.uint32], late: NDArray[np.bool_] | None, like: Float
+    raw: Float,
+    status: NDArray[np.uint8],
+    offsets: NDArray[np.uint32],
+    late: NDArray[np.bool_] | None,
+    dtype: np.dtype[Any],
 ) -> Cells:
-    """Dense readings [k, m] at `offsets` [k] as cells with values of the kind of `like`; `late` [k].
+    """Dense readings [k, m] at `offsets` [k] as cells, values as `dtype`; `late` [k].
 
     In few passes: a plant of a million tags comes this way at every tick.
     """
-    values: Float = raw.astype(like.dtype)
+    values: Float = raw.astype(dtype)
     nan = np.isnan(values)
     quality = status.astype(np.uint16)
     quality |= np.uint16(PRESENT)

@@ -69,7 +69,7 @@ class Line:
         """Those of the gateways."""
         async with aclosing(self._tcp.deliveries(offsets)) as deliveries:  # type: ignore[type-var]
             while True:
-                following: asyncio.Task[Any] = asyncio.ensure_future(anext(deliveries))  # type: ignore[arg-type]
+                following: asyncio.Task[Any] = asyncio.ensure_future(anext(deliveries))
                 while not following.done() and not self.over:
                     await asyncio.wait([following], timeout=LOOK_S)
                 if not following.done():
