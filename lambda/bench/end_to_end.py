@@ -210,7 +210,10 @@ class _Source:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self._process.communicate()  # closes the pipes, too
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
 
     def _end(self) -> None:
         """It says its last, which is durable then."""
