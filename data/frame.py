@@ -8,7 +8,7 @@ tags are read together. This file knows nothing of files, clocks or grids.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,9 +57,13 @@ class Dense:
     """[k, m]"""
     quality: NDArray[np.uint8]
     """[k, m] source status."""
+    _count: int = field(default=-1, init=False, repr=False)
+    """Readings, once they were counted."""
 
     def __len__(self) -> int:
-        return int(np.count_nonzero(self.present()))
+        if self._count < 0:
+            object.__setattr__(self, "_count", int(np.count_nonzero(self.present())))
+        return self._count
 
     def present(self) -> NDArray[np.bool_]:
         """[k, m] true where there is a reading (a NaN with a bad status is one)."""

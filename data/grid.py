@@ -9,12 +9,14 @@ before late, status.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.data.frame import GOOD, Dense, Float, Readings
+from penstock.data.remembered import Remembered
 
 STATUS = 0x00FF
 """Low byte of a cell's quality: the source status of its reading."""
@@ -135,42 +137,87 @@ class Cells:
 
     def _put_dense(self, dense: Dense, grid: Grid, column_of: NDArray[np.int32], late_before: int | None) -> None:
         ticks = grid.tick(dense.times)
-        if len(np.unique(ticks)) != len(ticks):  # two rows of one cell: let the long way order them
+        if len(ticks) > 1 and len(np.unique(ticks)) != len(ticks):  # two rows of one cell: the long way orders them
             self.put(dense.long(), grid, column_of, late_before)
             return
         inside = (ticks >= self.first) & (ticks < self.last)
-        columns = column_of[dense.tags]
-        known = np.flatnonzero(columns >= 0)
-        if not inside.any() or not len(known):
+        across = _across.of(partial(_Across.of, column_of, dense.tags), column_of, dense.tags)
+        if not inside.any() or not len(across.known):
             return
-        rows = ticks[inside] - self.first
-        at, pick = _cross(rows, columns[known]), _cross(np.flatnonzero(inside), known)
-        values = canonical(dense.values[pick], self.values.dtype)
-        late = np.zeros(len(rows), bool) if late_before is None else ticks[inside] < late_before
-        status = dense.quality[pick]
-        quality = quality_of(status, np.broadcast_to(late[:, None], status.shape))
-        offset = np.broadcast_to(grid.offset(dense.times[inside])[:, None], status.shape)
-        absent = np.isnan(values) & (status == GOOD)
-        if absent.any():
-            quality, offset = np.where(absent, np.uint16(0), quality), np.where(absent, np.uint32(0), offset)
+        ticks = ticks[inside]
+        at, pick = across.index(ticks - self.first, np.flatnonzero(inside))
+        late = None if late_before is None else ticks < late_before
+        new = _cells_of(
+            dense.values[pick], dense.quality[pick], grid.offset(dense.times[inside]), late, self.values.dtype
+        )
         if not self.quality[at].any():
-            self.values[at], self.quality[at], self.offset[at] = values, quality, offset
+            self.values[at], self.quality[at], self.offset[at] = new.values, new.quality, new.offset
             return
         old = Cells(first=0, values=self.values[at], quality=self.quality[at], offset=self.offset[at])
-        new = Cells(first=0, values=values, quality=quality, offset=offset)
         wins = greater(new, old)
         self.values[at] = np.where(wins, new.values, old.values)
         self.quality[at] = np.where(wins, new.quality, old.quality)
         self.offset[at] = np.where(wins, new.offset, old.offset)
 
 
-def _cross(rows: NDArray[np.int64], columns: NDArray[np.integer[Any]]) -> tuple[Any, ...]:
-    """The index of all `columns` of all `rows`: slices where both are evenly spaced, as these copy ten times faster."""
-    down, across = _spaced(rows), _spaced(columns)
-    return np.ix_(rows, columns) if down is None or across is None else (down, across)
+def _cells_of(
+    raw: Float,
+    status: NDArray[np.uint8],
+    offsets: NDArray[np.uint32],
+    late: NDArray[np.bool_] | None,
+    dtype: np.dtype[Any],
+) -> Cells:
+    """Dense readings [k, m] at `offsets` [k] as cells, values as `dtype`; `late` [k].
+
+    In few passes: a plant of a million tags comes this way at every tick.
+    """
+    values: Float = raw.astype(dtype)
+    nan = np.isnan(values)
+    quality = status.astype(np.uint16)
+    quality |= np.uint16(PRESENT)
+    if late is not None and late.any():
+        quality[late] |= np.uint16(LATE)
+    offset = np.broadcast_to(offsets[:, None], status.shape)
+    if nan.any():
+        np.copyto(values, np.nan, where=nan)  # of whatever bits they were
+        absent = nan & (status == GOOD)
+        np.copyto(quality, np.uint16(0), where=absent)
+        offset = np.where(absent, np.uint32(0), offset) if offsets.any() else offset
+    return Cells(first=0, values=values, quality=quality, offset=offset)
 
 
-def _spaced(at: NDArray[np.integer[Any]]) -> slice | None:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Across:
+    """Where columns of dense readings go in a block of cells."""
+
+    columns: NDArray[np.int32]
+    """[n] of the block."""
+    known: NDArray[np.intp]
+    """[n] of the readings."""
+    slices: tuple[slice, slice] | None
+    """Both, where both are evenly spaced: that copies ten times faster."""
+
+    @classmethod
+    def of(cls, column_of: NDArray[np.int32], tags: NDArray[np.int32]) -> _Across:
+        columns = column_of[tags]
+        known = np.flatnonzero(columns >= 0)
+        columns = columns[known]
+        to, of = (spaced(columns), spaced(known)) if len(known) else (None, None)
+        return cls(columns=columns, known=known, slices=None if to is None or of is None else (to, of))
+
+    def index(self, rows: NDArray[np.int64], picked: NDArray[np.intp]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """(of the block, of the readings): the index of all columns of these rows."""
+        to, of = spaced(rows), spaced(picked)
+        if self.slices is None or to is None or of is None:
+            return np.ix_(rows, self.columns), np.ix_(picked, self.known)
+        return (to, self.slices[0]), (of, self.slices[1])
+
+
+_across: Remembered[_Across] = Remembered()
+
+
+def spaced(at: NDArray[np.integer[Any]]) -> slice | None:
+    """The slice that picks the same as `at` [n >= 1], where it is ascending and evenly spaced."""
     if len(at) == 1:
         return slice(int(at[0]), int(at[0]) + 1)
     step = int(at[1]) - int(at[0])
@@ -183,7 +230,7 @@ def canonical(values: Float, dtype: np.dtype[Any]) -> Float:
     cast: Float = values.astype(dtype)
     nan = np.isnan(cast)
     if nan.any():
-        cast[nan] = np.nan
+        np.copyto(cast, np.nan, where=nan)
     return cast
 
 

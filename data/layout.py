@@ -9,12 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.data.frame import Dense, Frame, Readings
+from penstock.data.grid import spaced
+from penstock.data.remembered import Remembered
 from penstock.errors import SiteError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """Where one shard's columns stand in dense rows of certain tags."""
+
+    shard: int
+    at: slice | NDArray[np.intp]
+    """A slice where they are evenly spaced: that copies several times faster."""
+    tags: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, shard: int, at: NDArray[np.intp], tags: NDArray[np.int32]) -> _Place:
+        even = spaced(at)
+        return cls(shard=shard, at=at if even is None else even, tags=np.ascontiguousarray(tags[at]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +46,7 @@ class Layout:
     _double: NDArray[np.bool_] = field(init=False, repr=False)
     _shard_of: NDArray[np.int32] = field(init=False, repr=False)
     _index: NDArray[np.int32] = field(init=False, repr=False)
+    _places: Remembered[tuple[_Place, ...]] = field(init=False, repr=False, default_factory=Remembered)
 
     def __post_init__(self) -> None:
         """Raises SiteError for a dtype that is neither float32 nor float64, or less than one shard."""
@@ -80,22 +99,32 @@ class Layout:
 
         Raises SiteError when a tag id is not in this layout.
         """
-        if len(readings.tags) and not 0 <= int(readings.tags.min()) <= int(readings.tags.max()) < len(self):
-            raise SiteError(
-                f"tag ids {int(readings.tags.min())}..{int(readings.tags.max())} go beyond the {len(self)} tags "
-                "of this layout: rebuild it from the tag registry"
-            )
-        shards = self._shard_of[readings.tags]
+        parts: dict[int, Readings]
         if isinstance(readings, Dense):
-            parts = {int(s): self._columns(readings, shards, int(s)) for s in np.unique(shards)}
+            places = self._places.of(partial(self._placed, readings.tags), readings.tags)
+            parts = {place.shard: self._columns(readings, place) for place in places}
         else:
+            shards = self._shards(readings.tags)
             parts = {int(s): self._rows(readings, shards, int(s)) for s in np.unique(shards)}
         return {shard: part for shard, part in parts.items() if len(part)}
 
-    def _columns(self, dense: Dense, shards: NDArray[np.int32], shard: int) -> Readings:
-        part = dense.columns(np.flatnonzero(shards == shard))
-        values = part.values.astype(self.dtype(shard), copy=False)
-        return Dense(times=part.times, tags=part.tags, values=values, quality=part.quality)
+    def _shards(self, tags: NDArray[np.int32]) -> NDArray[np.int32]:
+        if len(tags) and not 0 <= int(tags.min()) <= int(tags.max()) < len(self):
+            raise SiteError(
+                f"tag ids {int(tags.min())}..{int(tags.max())} go beyond the {len(self)} tags "
+                "of this layout: rebuild it from the tag registry"
+            )
+        return self._shard_of[tags]
+
+    def _placed(self, tags: NDArray[np.int32]) -> tuple[_Place, ...]:
+        shards = self._shards(tags)
+        found = np.flatnonzero(np.bincount(shards)).tolist() if len(tags) else []
+        return tuple(_Place.of(shard, np.flatnonzero(shards == shard), tags) for shard in found)
+
+    def _columns(self, dense: Dense, place: _Place) -> Readings:
+        values = np.ascontiguousarray(dense.values[:, place.at], self.dtype(place.shard))
+        quality = np.ascontiguousarray(dense.quality[:, place.at])
+        return Dense(times=dense.times, tags=place.tags, values=values, quality=quality)
 
     def _rows(self, frame: Frame, shards: NDArray[np.int32], shard: int) -> Readings:
         part = frame.only(shards == shard)

@@ -62,6 +62,52 @@ def fleet(
 
 
 @bench.command()
+def ingest(
+    seconds: Annotated[float, typer.Option(help="Each of two turns of each way from the broker.", min=1)] = 10.0,
+    tags: Annotated[int, typer.Option(help="Tags that are written to the archive.", min=64)] = 100_000,
+    ticks: Annotated[int, typer.Option(help="Ticks of them.", min=64)] = 1280,
+    as_json: Json = False,
+) -> None:
+    """Into the journal from an MQTT broker, into the archive from the journal, and out of it for a training.
+
+    Starts a mosquitto of its own; takes about four minutes and 4 GB of disk; nothing stays.
+    Example: penstock bench ingest --seconds 10 --json
+    """
+    from penstock.bench.ingest import Wish, run
+    from penstock.screen import Progress, bench_table
+
+    with Progress("bench ingest") as bar:
+        told = run(Wish(seconds=seconds, tags=tags, ticks=ticks), lambda text: bar(0, None, text))
+    print_answer(told, as_json, bench_table(told))
+
+
+@bench.command("end-to-end")
+def end_to_end(
+    tags: Annotated[int, typer.Option(help="Tags of the plant that comes flat out.", min=1000)] = 1_000_000,
+    timed_tags: Annotated[
+        int, typer.Option(help="Tags of the plant that comes 10 times a second.", min=1000)
+    ] = 100_000,
+    models: Annotated[int, typer.Option(help="LSTMs of 60 steps x 32 inputs, 64 units.", min=1)] = 100,
+    seconds: Annotated[float, typer.Option(help="How long each of the two is measured.", min=3)] = 60.0,
+    minutes: Annotated[float, typer.Option(help="So much longer for the memory of the processes.", min=0)] = 0.0,
+    peers: Annotated[bool, typer.Option(help="Measure streamz and Bytewax, too.")] = True,
+    as_json: Json = False,
+) -> None:
+    """From a source's process through socket, journal, windows and Triton into the speed view; and a killed worker.
+
+    Makes scratch sites, which are removed; takes about seven minutes and up to 20 GB of disk.
+    Example: penstock bench end-to-end --minutes 10 --json
+    """
+    from penstock.bench.end_to_end import Wish, run
+    from penstock.screen import Progress, bench_table
+
+    wish = Wish(tags=tags, timed_tags=timed_tags, models=models, seconds=seconds, minutes=minutes, peers=peers)
+    with Progress("bench end-to-end") as bar:
+        told = run(wish, lambda text: bar(0, None, text))
+    print_answer(told, as_json, bench_table(told))
+
+
+@bench.command()
 def deploy(
     models: Annotated[int, typer.Option(help="Members of the fleet.", min=2)] = 300,
     as_json: Json = False,

@@ -56,6 +56,9 @@ class Ring:
             return None
         ticks = self._grid.tick(readings.times)
         low = (ticks < self.closed) & (ticks >= self.floor)
+        if low.any() and isinstance(readings, Frame):  # what nobody reads corrects nothing
+            self._know(readings)
+            low &= self._column_of[readings.tags] >= 0
         return int(ticks[low].min()) if low.any() else None
 
     def put(self, readings: Readings) -> None:

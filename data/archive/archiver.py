@@ -21,12 +21,17 @@ from penstock.data.grid import Cells, Grid
 from penstock.data.journal import Journal, Kind, Record, Totals
 from penstock.data.journal.ledger import LateRange, late_ticks, ranges_of, write_ranges
 from penstock.data.layout import Layout
+from penstock.data.remembered import Remembered
 from penstock.errors import ArchiveError
 
 CELLS_PER_COMMIT = 1 << 22
-MOST_CELLS = 1 << 25
-"""A commit goes on to the end of a block of ticks, so that it is written once, up to so many cells (320 MB)."""
-STAGE_CELLS = 1 << 24
+MOST_CELLS = 1 << 26
+"""A commit goes on to the end of a block of ticks, so that it is written once, up to so many cells (340 MB)."""
+STAGE_CELLS = 1 << 20
+"""Cells that are merged at a time, in whole chunks: they stay in the processor's cache meanwhile (10 MB)."""
+SLACK_TICKS = 4
+"""Where late readings come, a commit goes on so far into the next block: those of the last ticks are then in it, and
+the block need not be read and written again for their sake."""
 EVERYTHING = int(np.iinfo(np.int64).max)
 """As `late_before`: all of it is late."""
 
@@ -77,14 +82,18 @@ class Batch:
             self._sort(record.readings, int(layout.dtype(record.shard) == "float64"), grid)
 
     def ends_block(self, record: Record, grid: Grid, block: int) -> bool:
-        """Whether `record` begins with another block of ticks than the readings before it ended with."""
+        """Whether `record` begins with another block of ticks than the readings before it ended with.
+
+        With late readings about, some ticks later.
+        """
         if record.readings is None or not len(record.readings.times) or self.newest is None:
             return False
-        return grid.tick_of(int(record.readings.times[0])) // block > self.newest // block
+        slack = min(SLACK_TICKS, block // 8) if self.late else 0
+        return (grid.tick_of(int(record.readings.times[0])) - slack) // block > (self.newest - slack) // block
 
     def _sort(self, readings: Readings, double: int, grid: Grid) -> None:
         late, _ = late_ticks(readings, self.closed, grid)
-        tags = readings.tags.tobytes() if isinstance(readings, Dense) else None
+        tags = _bytes_of.of(readings.tags.tobytes, readings.tags) if isinstance(readings, Dense) else None
         for is_late in (False, True):
             rows = late == is_late
             if rows.any():
@@ -94,7 +103,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Heap:
-    """Readings that are all late or all on time, in order of tick."""
+    """Readings that are all late or all on time, in order of tick; of dense ones each tick once, or they are long."""
 
     readings: Readings
     ticks: NDArray[np.int64]
@@ -105,6 +114,9 @@ class Heap:
     def of(cls, readings: Readings, grid: Grid, is_late: bool) -> Heap:
         """Sorted; what arrived in order is not copied."""
         ticks = grid.tick(readings.times)
+        if isinstance(readings, Dense) and len(np.unique(ticks)) < len(ticks):
+            readings = readings.long()
+            ticks = grid.tick(readings.times)
         if not bool((np.diff(ticks) >= 0).all()):
             order = np.argsort(ticks, kind="stable")
             readings, ticks = readings.rows(order), ticks[order]
@@ -182,12 +194,13 @@ def write(batch: Batch, committer: Committer, layout: Layout) -> None:
             if is_double == double
         ]
         index = np.where(layout.double() == bool(double), layout.index_of(), np.int32(-1)).astype(np.int32)
-        at = [0] * len(heaps)
+        at, chunk = [0] * len(heaps), open_chunks(committer.archive.segment_ticks, int((index >= 0).sum()))
         while left := [int(h.ticks[a]) for h, a in zip(heaps, at, strict=True) if a < len(h.ticks)]:
             _, last = committer.block(dtype, min(left))
             until = [int(np.searchsorted(h.ticks, last)) for h in heaps]
             parts = [h.part(a, u) for h, a, u in zip(heaps, at, until, strict=True) if a < u]
-            for column, stage in _stages(parts, dtype, index, committer.archive.grid):
+            wide = max(STAGE_CELLS // chunk[0] // chunk[1], 1) * chunk[1]
+            for column, stage in _stages(parts, dtype, index, wide, committer.archive.grid):
                 committer.merge(dtype, column, stage)
             at = until
 
@@ -199,19 +212,55 @@ def close(committer: Committer) -> None:
             committer.close_segment(dtype, index)
 
 
-def _stages(parts: Sequence[Heap], dtype: str, index: NDArray[np.int32], grid: Grid) -> Iterator[tuple[int, Cells]]:
-    """The cells of some readings of one block, in column ranges of bounded size: (first column, cells)."""
+def _stages(
+    parts: Sequence[Heap], dtype: str, index: NDArray[np.int32], wide: int, grid: Grid
+) -> Iterator[tuple[int, Cells]]:
+    """The cells of some readings of one block, in ranges of `wide` columns: (first column, cells)."""
     first, last = min(int(p.ticks[0]) for p in parts), max(int(p.ticks[-1]) for p in parts) + 1
-    columns = [index[p.readings.tags] for p in parts]
-    begin, end = min(int(c.min()) for c in columns), max(int(c.max()) for c in columns) + 1
-    wide = max(STAGE_CELLS // (last - first), 1)
-    for column in range(begin, end, wide):
-        upto = min(column + wide, end)
-        stage = Cells.empty(first, last - first, upto - column, dtype)
-        here = np.where((index >= column) & (index < upto), index - np.int32(column), np.int32(-1))
-        for part in parts:
-            stage.put(part.readings, grid, here.astype(np.int32), EVERYTHING if part.is_late else None)
-        yield column, stage
+    across = [_Across.of(part, index) for part in parts]
+    tags, local = int(np.count_nonzero(index >= 0)), np.arange(wide, dtype=np.int32)
+    begin, end = min(int(a.columns[0]) for a in across), max(int(a.columns[-1]) for a in across) + 1
+    for column in range(begin // wide * wide, end, wide):
+        upto = min(column + wide, tags)
+        inside = [(part, a.is_late) for a in across if (part := a.part(column, upto)) is not None]
+        if inside:
+            stage = Cells.empty(first, last - first, upto - column, dtype)
+            for readings, is_late in inside:
+                stage.put(readings, grid, local, EVERYTHING if is_late else None)
+            yield column, stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Across:
+    """A heap's readings in order of the archive's columns, so that those of a range of columns lie together."""
+
+    readings: Readings
+    columns: NDArray[np.int32]
+    """Ascending: of each column of dense rows, or of each reading."""
+    is_late: bool
+
+    @classmethod
+    def of(cls, heap: Heap, index: NDArray[np.int32]) -> _Across:
+        """`index`: the archive's column of each tag."""
+        readings, columns = heap.readings, index[heap.readings.tags]
+        if not bool((np.diff(columns) >= 0).all()):
+            order = np.argsort(columns, kind="stable")
+            columns = columns[order]
+            readings = readings.columns(order) if isinstance(readings, Dense) else readings.rows(order)
+        return cls(readings=readings, columns=columns, is_late=heap.is_late)
+
+    def part(self, begin: int, end: int) -> Readings | None:
+        """The readings of columns begin..end-1, counted from 0 as their tags; None where there is none."""
+        a, b = np.searchsorted(self.columns, (begin, end)).tolist()
+        if a == b:
+            return None
+        r, tags = self.readings, self.columns[a:b] - np.int32(begin)
+        if isinstance(r, Dense):
+            return Dense(times=r.times, tags=tags, values=r.values[:, a:b], quality=r.quality[:, a:b])
+        return Frame(times=r.times[a:b], tags=tags, values=r.values[a:b], quality=r.quality[a:b])
+
+
+_bytes_of: Remembered[bytes] = Remembered()
 
 
 def _joined(heap: list[Readings]) -> Readings:

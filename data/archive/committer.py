@@ -21,6 +21,7 @@ import zarr
 from numpy.typing import NDArray
 
 from penstock.data.archive import Archive, Head, View
+from penstock.data.archive.chunks import ChunkWriter
 from penstock.data.archive.repository import (
     ARRAYS,
     BRANCH,
@@ -33,7 +34,7 @@ from penstock.data.archive.repository import (
     sync_filesystem,
     translated,
 )
-from penstock.data.grid import PRESENT, Cells
+from penstock.data.grid import Cells
 from penstock.data.journal.record import Totals
 from penstock.errors import ArchiveBusy
 
@@ -50,6 +51,7 @@ class Committer:
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
         self.head = archive.head()
+        self._chunks = ChunkWriter()
         if archive.flushed != self.head.snapshot:  # whoever committed it may have died before its flush
             sync_filesystem(archive.folder)
             archive.flushed = self.head.snapshot
@@ -83,19 +85,18 @@ class Committer:
 
         Whole chunks are read and written where the block holds readings, others are left alone.
         """
-        present = (stage.quality & PRESENT) != 0
-        rows = np.flatnonzero(present.any(axis=1))
-        if not len(rows):
+        held = _held(stage.quality)  # an empty cell's quality is 0
+        if held is None:
             return
         with translated(self.archive.folder):
             name = self._segment(dtype, stage.first // self.archive.segment_ticks)
             width = self._view.array(name, "value").chunks[1]
-            chunks = np.unique((np.flatnonzero(present.any(axis=0)) + column) // width)
+            chunks = _chunks(stage.quality, column, width)
             first, last = self.block(dtype, stage.first)
             most = max(REGION_CELLS // ((last - first) * width), 1)
             for run in _runs(chunks, most):
                 self._merge_region(name, (first, last), (run[0] * width, (run[1] + 1) * width), column, stage)
-        span = (stage.first + int(rows[0]), stage.first + int(rows[-1]) + 1)
+        span = (stage.first + held[0], stage.first + held[1])
         self._span = span if self._span[0] == self._span[1] else _union(self._span, span)
 
     def commit(
@@ -118,6 +119,7 @@ class Committer:
         with translated(self.archive.folder):
             ticks, tags = self._view.array(name, "value").shape
             make_segment(self._view.root, self.archive.grid, closed, tags, ticks)
+            self._chunks.flush()
             for which in ARRAYS:
                 self._copy(self._view.array(name, which), self._view.array(closed, which))
             del self._view.root[name.path(self.archive.grid.period_ns)]
@@ -151,14 +153,21 @@ class Committer:
             repo.garbage_collect(delete_object_older_than=limit)
         return gone
 
+    def end(self) -> None:
+        """Forget what was merged and not committed."""
+        self._chunks.close()
+
     def _start(self) -> None:
         with translated(self.archive.folder):
             self._session = self.archive.repository.writable_session(BRANCH)
             self._view = View(zarr.open_group(self._session.store, mode="r+"), self.archive.grid)
         self._span = self.head.span
+        self._touched: set[tuple[SegmentName, int, int]] = set()
+        """Chunk columns of blocks of ticks that were written since the head."""
 
     def _commit(self, head: Head) -> Head:
         with translated(self.archive.folder):
+            self._chunks.flush()
             # icechunk refuses a commit without a change, and one that moves only the position is one.
             self._view.root.attrs["position"] = head.position
             snapshot = self._session.flush(f"position {head.position}", metadata=head.metadata())
@@ -190,24 +199,28 @@ class Committer:
         arrays = [self._view.array(name, which) for which in ARRAYS]
         begin = name.index * self.archive.segment_ticks
         c0, c1 = columns[0], min(columns[1], arrays[0].shape[1])
-        where = (slice(ticks[0] - begin, ticks[1] - begin), slice(c0, c1))
         s0, s1 = max(c0, column), min(c1, column + stage.values.shape[1])
         cells, mine = _columns(stage, slice(s0 - column, s1 - column)), slice(s0 - c0, s1 - c0)
-        if not self._is_new(ticks) or (stage.first, stage.last, s0, s1) != (*ticks, c0, c1):
-            whole = self._stored(name, arrays, ticks, (c0, c1))
+        new = self._is_new(name, ticks, (c0, c1))
+        if not new or (stage.first, stage.last, s0, s1) != (*ticks, c0, c1):
+            wide = (ticks[1] - ticks[0], c1 - c0)
+            whole = Cells.empty(ticks[0], *wide, name.dtype) if new else self._stored(name, arrays, ticks, (c0, c1))
             _columns(whole.rows(stage.first, stage.last), mine).merge(cells)
             cells = whole
-        for array, block in zip(arrays, (cells.values, cells.quality, cells.offset), strict=True):
-            array[where] = block
+        blocks = (cells.values, cells.quality, cells.offset)
+        self._chunks.put(arrays, blocks, ticks[0] - begin, c0, new=new)
 
-    def _is_new(self, ticks: tuple[int, int]) -> bool:
-        """Whether nothing can be stored of ticks [first, last) yet."""
-        return ticks[0] >= self._span[1] or self._span[0] == self._span[1]
+    def _is_new(self, name: SegmentName, ticks: tuple[int, int], columns: tuple[int, int]) -> bool:
+        """Whether nothing can be stored of ticks [first, last) and these columns yet; from now on something is."""
+        span, width = self.head.span, self._view.array(name, "value").chunks[1]
+        chunks = {(name, ticks[0], c) for c in range(columns[0] // width, -(-columns[1] // width))}
+        new = (ticks[0] >= span[1] or span[0] == span[1]) and self._touched.isdisjoint(chunks)
+        self._touched |= chunks
+        return new
 
     def _stored(self, name: SegmentName, arrays: list[Any], ticks: tuple[int, int], columns: tuple[int, int]) -> Cells:
         """Cells of ticks [first, last) and columns [first, last)."""
-        if self._is_new(ticks):
-            return Cells.empty(ticks[0], ticks[1] - ticks[0], columns[1] - columns[0], name.dtype)
+        self._chunks.flush()
         begin = name.index * self.archive.segment_ticks
         where = (slice(ticks[0] - begin, ticks[1] - begin), slice(*columns))
         value, quality, offset = (np.array(array[where]) for array in arrays)
@@ -240,6 +253,20 @@ def _columns(cells: Cells, which: slice) -> Cells:
     )
 
 
+def _held(quality: NDArray[np.uint16]) -> tuple[int, int] | None:
+    """First row and one past the last row that hold a reading; full rows are seen at once."""
+    rows = range(len(quality))
+    first = next((i for i in rows if quality[i].any()), None)
+    return None if first is None else (first, next(i for i in reversed(rows) if quality[i].any()) + 1)
+
+
+def _chunks(quality: NDArray[np.uint16], column: int, width: int) -> NDArray[np.int64]:
+    """Numbers of the chunk columns that hold a reading; `quality` begins at `column`."""
+    ends = range(column // width, -(-(column + quality.shape[1]) // width))
+    cuts = ((i, slice(max(i * width - column, 0), (i + 1) * width - column)) for i in ends)
+    return np.array([i for i, cut in cuts if quality[0, cut].any() or quality[:, cut].any()], np.int64)
+
+
 def _union(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
     return min(a[0], b[0]), max(a[1], b[1])
 
@@ -264,7 +291,11 @@ def committing(archive: Archive) -> Iterator[Committer]:
             raise ArchiveBusy(
                 f"{archive.folder}: another process is writing to this archive; wait for it, or stop it"
             ) from None
-        yield Committer(archive)
+        committer = Committer(archive)
+        try:
+            yield committer
+        finally:
+            committer.end()
     finally:
         os.close(fd)
 

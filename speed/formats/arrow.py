@@ -33,15 +33,28 @@ class Frames:
     def __init__(self, names: Names) -> None:
         self._names = names
         self._known: dict[bytes, list[str]] = {}
+        self._newest: tuple[pa.Array, list[str]] | None = None
+        """The dictionary of the newest long batch: a stream sends it once, and it stays where it lies."""
 
-    def read(self, batch: pa.RecordBatch) -> tuple[Readings, int]:
-        """(readings, how many were rejected). Raises SourceError for a batch that is none of ours."""
+    def names(self, schema: pa.Schema) -> list[str] | None:
+        """The tags' names of a stream of dense batches; None where they stand in the batches. Raises SourceError."""
+        told = (schema.metadata or {}).get(TAGS)
+        if told is None:
+            return None
+        names = self._known.get(told)
+        return names if names is not None else self._remember(told, _json_names(told))
+
+    def read(self, batch: pa.RecordBatch, names: list[str] | None = None) -> tuple[Readings, int]:
+        """(readings, how many were rejected). Raises SourceError for a batch that is none of ours.
+
+        `names`: what `names` says of its schema, where the caller knows it: a million names take their time.
+        """
         missing = [name for name in ("time", "value") if name not in batch.schema.names]
         if missing:
             raise SourceError(f"Arrow: no column {missing[0]!r} among {', '.join(batch.schema.names) or 'none'}")
         times = _times(batch.column("time"))
         if pa.types.is_fixed_size_list(batch.schema.field("value").type):
-            return self._dense(batch, times)
+            return self._dense(batch, times, self.names(batch.schema) if names is None else names)
         if "tag" not in batch.schema.names:
             raise SourceError("Arrow: no column 'tag', and 'value' is no fixed-size list; send one or the other")
         return self._long(batch, times)
@@ -58,13 +71,9 @@ class Frames:
         quality = _quality(batch, len(times))
         return self._names.long(times, at, self._texts(column.dictionary), _numbers(batch.column("value")), quality)
 
-    def _dense(self, batch: pa.RecordBatch, times: NDArray[np.int64]) -> tuple[Readings, int]:
-        told = (batch.schema.metadata or {}).get(TAGS)
-        if told is None:
-            raise SourceError("Arrow: a dense batch whose schema has no metadata 'tags' (a JSON list of names)")
-        names = self._known.get(told)
+    def _dense(self, batch: pa.RecordBatch, times: NDArray[np.int64], names: list[str] | None) -> tuple[Readings, int]:
         if names is None:
-            names = self._remember(told, _json_names(told))
+            raise SourceError("Arrow: a dense batch whose schema has no metadata 'tags' (a JSON list of names)")
         column = batch.column("value")
         if column.type.list_size != len(names):
             raise SourceError(f"Arrow: rows of {column.type.list_size} values, but {len(names)} tags in the metadata")
@@ -75,15 +84,25 @@ class Frames:
 
     def _texts(self, dictionary: pa.Array) -> list[str]:
         """The names of a dictionary; the same bytes are turned into Python text once."""
+        if self._newest is not None and _same(self._newest[0], dictionary):
+            return self._newest[1]
         key = b"".join(bytes(b) for b in dictionary.buffers() if b is not None)
         found = self._known.get(key)
-        return found if found is not None else self._remember(key, dictionary.to_pylist())
+        names = found if found is not None else self._remember(key, dictionary.to_pylist())
+        self._newest = dictionary, names
+        return names
 
     def _remember(self, key: bytes, names: list[str]) -> list[str]:
         while len(self._known) >= KEPT:
             self._known.pop(next(iter(self._known)))
         self._known[key] = names
         return names
+
+
+def _same(a: pa.Array, b: pa.Array) -> bool:
+    """Whether two arrays are one, byte for byte in the same place; both are alive, so no place is used twice."""
+    places = [[(each.address, each.size) if each else None for each in array.buffers()] for array in (a, b)]
+    return len(a) == len(b) and a.offset == b.offset and places[0] == places[1]
 
 
 def payload(batch: pa.RecordBatch) -> bytes:

@@ -7,6 +7,7 @@ sees what is not mapped yet. Whole columns at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,33 @@ from penstock.data.frame import Dense, Float, Frame, Readings
 from penstock.data.importing.source_tags import IGNORED, UNKNOWN, SourceTags
 from penstock.speed.link import Link
 
-NAMES_KEPT = 1 << 20
+NAMES_KEPT = 1 << 21
 """Names whose ids are remembered; a source that makes up names may not fill the memory."""
+LISTS_KEPT = 16
+"""Lists of names, of dense rows, whose ids are remembered together."""
 LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Columns:
+    """What the places of one list of names are."""
+
+    names: Sequence[str]
+    """Kept, so that its id stays its own."""
+    ids: NDArray[np.int32]
+    """Of the tags among them: the same array each time, so that others can remember what they found out about it."""
+    whole: NDArray[np.int32]
+    """[names] ids, negative for those that are no tags, or left out."""
+    taken: NDArray[np.intp] | None
+    """Where these tags stand; None: everywhere."""
+    unknown: NDArray[np.bool_]
+    """[names] true for those that are no tags."""
+
+    @classmethod
+    def of(cls, names: Sequence[str], ids: NDArray[np.int32]) -> _Columns:
+        taken = np.flatnonzero(ids >= 0)
+        some = len(taken) < len(ids)
+        return cls(names=names, ids=ids[taken], whole=ids, taken=taken if some else None, unknown=ids == UNKNOWN)
 
 
 class Names:
@@ -27,6 +52,7 @@ class Names:
         """`tags`: the plant's, under the source's names."""
         self._tags, self.link = tags, link
         self._ids: dict[str, int] = {}
+        self._lists: dict[int, _Columns] = {}
         self._plain = bool((tags.scale == 1).all() and (tags.offset == 0).all())
 
     def ids(self, names: Sequence[str]) -> NDArray[np.int32]:
@@ -44,8 +70,9 @@ class Names:
         quality: NDArray[np.uint8],
     ) -> tuple[Frame, int]:  # fmt: skip
         """Readings [n] under `names` [at]: (what can be taken, how many cannot). Left-out names count as neither."""
-        ids = self.ids(names)[at] if len(names) else np.empty(0, np.int32)
-        self._note(np.bincount(at[ids == UNKNOWN], minlength=len(names)), names)
+        ids = self._columns(names).whole[at] if len(names) else np.empty(0, np.int32)
+        if len(unknown := at[ids == UNKNOWN]):
+            self._note(np.bincount(unknown, minlength=len(names)), names)
         values = self._scaled(raw, ids)
         keep = (ids >= 0) & ~self._too_large(values, ids)
         frame = Frame(times=times, tags=ids, values=values, quality=quality)
@@ -56,19 +83,26 @@ class Names:
         self, times: NDArray[np.int64], names: Sequence[str], raw: Float, quality: NDArray[np.uint8]
     ) -> tuple[Readings, int]:
         """Rows [k] of `names` [m] read together: (what can be taken, how many readings cannot)."""
-        ids = self.ids(names)
-        whole = Dense(times=times, tags=ids, values=raw, quality=quality)
-        present = whole.present()
-        unknown = present.sum(axis=0) * (ids == UNKNOWN)
-        self._note(unknown, names)
-        if (ids < 0).any():
-            whole = whole.columns(np.flatnonzero(ids >= 0))
-        values = self._scaled(whole.values, whole.tags)
-        large = self._too_large(values, whole.tags)
-        if large.any():
-            values = np.where(large, np.array(np.nan, values.dtype), values)
-        taken = Dense(times=times, tags=whole.tags, values=values, quality=np.where(large, 0, whole.quality))
-        return taken, int(unknown.sum() + large.sum())
+        columns, rejected = self._columns(names), 0
+        if columns.taken is not None:
+            unknown = Dense(times=times, tags=columns.ids, values=raw, quality=quality).present().sum(axis=0)
+            unknown *= columns.unknown
+            self._note(unknown, names)
+            raw, quality, rejected = raw.take(columns.taken, 1), quality.take(columns.taken, 1), int(unknown.sum())
+        values = self._scaled(raw, columns.ids)
+        if values.dtype != np.float32 and (large := self._too_large(values, columns.ids)).any():
+            values, quality = np.where(large, np.array(np.nan, values.dtype), values), np.where(large, 0, quality)
+            rejected += int(large.sum())
+        return Dense(times=times, tags=columns.ids, values=values, quality=quality), rejected
+
+    def _columns(self, names: Sequence[str]) -> _Columns:
+        """What the places of dense rows are; a list that comes again is known."""
+        known = self._lists.get(id(names))
+        if known is None:
+            while len(self._lists) >= LISTS_KEPT:
+                self._lists.pop(next(iter(self._lists)))
+            known = self._lists[id(names)] = _Columns.of(names, self.ids(names))
+        return known
 
     def _scaled(self, raw: Float, ids: NDArray[np.int32]) -> Float:
         """Raw numbers in the tags' units, computed in float64 before they become float32."""

@@ -11,9 +11,9 @@ dead.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 import struct
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,23 +22,23 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
+from penstock.data.frame import Readings
 from penstock.data.plant import SourceSpec
 from penstock.errors import SourceError
 from penstock.speed.formats.arrow import Frames
 from penstock.speed.formats.names import Names
 from penstock.speed.source import Access, Delivery
+from penstock.speed.sources.pipe import Pipe
 
 SENDER = b"sender"
 """Key of the schema's metadata that names a gateway."""
 COUNT = struct.Struct("<q")
-LARGEST = 256 << 20
-"""Bytes of one Arrow message; a larger one is garbage."""
-BUFFER = 8 << 20
 WAITING = 8
 """Batches that wait for the journal, of all senders; more: they are not read from their sockets."""
 UNREAD = 1 << 16
 """Bytes of counts that a gateway has not read; beyond, it is told of none until it reads."""
 PORT = 7400
+Put = Callable[[Delivery], Awaitable[None]]
 
 
 def make(spec: SourceSpec, access: Access, names: Names, zone: ZoneInfo) -> Tcp:
@@ -50,8 +50,7 @@ def make(spec: SourceSpec, access: Access, names: Names, zone: ZoneInfo) -> Tcp:
 class _Peer:
     """One gateway's connection."""
 
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
+    pipe: Pipe
     sender: str = ""
 
 
@@ -70,6 +69,8 @@ class Tcp:
         """Host and port; port 0 takes a free one, which stands here while it listens."""
         self._tls = _context(name, access) if parts.scheme == "tls" else None
         self._names = names
+        self._decoding = threading.Lock()
+        """Connections read their bytes at the same time, but know the names together."""
         self._durable: dict[str, int] = {}
         self._taken: dict[str, int] = {}
         self._peers: dict[str, _Peer] = {}
@@ -80,16 +81,16 @@ class Tcp:
         self._durable, self._taken, self._peers = dict(offsets), dict(offsets), {}
         self._moved = asyncio.Event()
         arrived: asyncio.Queue[Delivery] = asyncio.Queue(WAITING)
-        tasks: set[asyncio.Task[None]] = set()
+        loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
 
-        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.create_task(self._serve(_Peer(reader, writer), arrived.put))
+        def connected(pipe: Pipe) -> None:
+            task = asyncio.create_task(self._serve(pipe, arrived.put))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
         host, port = self.address
         try:
-            server = await asyncio.start_server(connected, host, port, ssl=self._tls, limit=BUFFER)
+            server = await loop.create_server(lambda: Pipe(loop, connected), host, port, ssl=self._tls)
         except OSError as error:
             raise SourceError(
                 f"source {self.name}: cannot listen on {host}:{port} ({error.strerror or error})"
@@ -104,10 +105,11 @@ class Tcp:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _serve(self, peer: _Peer, put: Callable[[Delivery], Awaitable[None]]) -> None:
+    async def _serve(self, pipe: Pipe, put: Put) -> None:
         """One connection, to its end: what it does wrong costs only itself."""
+        peer = _Peer(pipe)
         try:
-            await self._read(peer, put)
+            await pipe.in_thread(partial(self._read, peer, put))
         except (SourceError, pa.ArrowException, OSError, EOFError, ssl.SSLError) as error:
             if not isinstance(error, EOFError | ConnectionError):
                 self.link.refuse(f"{peer.sender or 'a gateway'}: {(str(error).splitlines() or [repr(error)])[0]}")
@@ -116,79 +118,58 @@ class Tcp:
                 del self._peers[peer.sender]
             if not self._peers:
                 self.link.went_down("no gateway is connected")
-            peer.writer.close()
-            with contextlib.suppress(OSError, ssl.SSLError):
-                await peer.writer.wait_closed()
+            pipe.end()
 
-    async def _read(self, peer: _Peer, put: Callable[[Delivery], Awaitable[None]]) -> None:
-        loop = asyncio.get_running_loop()
-        stream = await asyncio.to_thread(pa.ipc.open_stream, _Pulled(peer.reader, loop))
+    def _read(self, peer: _Peer, put: Put) -> None:
+        """In the connection's own thread."""
+        stream = pa.ipc.open_stream(peer.pipe)
         peer.sender = (stream.schema.metadata or {}).get(SENDER, b"").decode("utf-8", "replace")[:128]
-        await self._take_place(peer)
+        peer.pipe.wait(self._take_place(peer))
         frames = Frames(self._names)
-        while True:
-            batch = await asyncio.to_thread(next, stream, None)
-            if batch is None:
-                return
+        with self._decoding:
+            names = frames.names(stream.schema)
+        while (batch := next(stream, None)) is not None:
             self.link.heard()
             if not batch.num_rows:
                 continue
-            if self._peers.get(peer.sender) is not peer:
+            with self._decoding:
+                readings, rejected = frames.read(batch, names)
+            if not peer.pipe.wait(self._deliver(peer, readings, rejected, put)):
                 return
-            readings, rejected = frames.read(batch)
-            count = self._taken[peer.sender] = self._taken[peer.sender] + 1
-            await put(
-                Delivery(
-                    offset=count, readings=readings, rejected=rejected, part=peer.sender,
-                    ack=partial(self._written, peer.sender, count),
-                )
-            )  # fmt: skip
+
+    async def _deliver(self, peer: _Peer, readings: Readings, rejected: int, put: Put) -> bool:
+        """False where a newer connection has taken the sender's place."""
+        if self._peers.get(peer.sender) is not peer:
+            return False
+        count = self._taken[peer.sender] = self._taken[peer.sender] + 1
+        await put(
+            Delivery(
+                offset=count, readings=readings, rejected=rejected, part=peer.sender,
+                ack=partial(self._written, peer.sender, count),
+            )
+        )  # fmt: skip
+        return True
 
     async def _take_place(self, peer: _Peer) -> None:
         """Say where the sender goes on, once all that its older connection brought is on disk."""
         old = self._peers.get(peer.sender)
         self._peers[peer.sender] = peer
         if old is not None:
-            old.writer.close()
+            old.pipe.end()
         while self._durable.get(peer.sender, 0) < self._taken.setdefault(peer.sender, 0):
             self._moved.clear()
             await self._moved.wait()
         self.link.came_up()
-        peer.writer.write(COUNT.pack(self._durable.get(peer.sender, 0)))
+        peer.pipe.transport.write(COUNT.pack(self._durable.get(peer.sender, 0)))
 
     async def _written(self, sender: str, count: int) -> None:
         """So many batches of a sender are durable."""
         self._durable[sender] = count
         self._moved.set()
         peer = self._peers.get(sender)
-        if peer is None or peer.writer.is_closing() or peer.writer.transport.get_write_buffer_size() > UNREAD:
+        if peer is None or peer.pipe.transport.is_closing() or peer.pipe.transport.get_write_buffer_size() > UNREAD:
             return
-        peer.writer.write(COUNT.pack(count))
-
-
-class _Pulled:
-    """A stream reader as a file, for a thread that may wait."""
-
-    closed = False
-
-    def __init__(self, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
-        self._reader, self._loop = reader, loop
-
-    def readable(self) -> bool:
-        """A file to read from."""
-        return True
-
-    def read(self, size: int) -> bytes:
-        """Exactly `size` bytes, fewer at the end. Raises SourceError for more than any message may have."""
-        if size > LARGEST:
-            raise SourceError(f"a message of {size} bytes; at most {LARGEST} are taken")
-        return asyncio.run_coroutine_threadsafe(self._exactly(size), self._loop).result()
-
-    async def _exactly(self, size: int) -> bytes:
-        try:
-            return await self._reader.readexactly(size)
-        except asyncio.IncompleteReadError as short:
-            return short.partial
+        peer.pipe.transport.write(COUNT.pack(count))
 
 
 def _context(name: str, access: Access) -> ssl.SSLContext:
