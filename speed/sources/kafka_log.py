@@ -61,7 +61,7 @@ class Log:
 
     def __init__(
         self, settings: Mapping[str, str], topics: Sequence[str], offsets: Mapping[Part, int], link: Link,
-        *, slice_ms: int, held_bytes: int = HELD,
+        *, slice_ms: int, taken_bytes: int = TAKEN, held_bytes: int = HELD,
     ) -> None:  # fmt: skip
         """`slice_ms`: messages so close to each other may come in any order. Connects in the background."""
         self._heard = _Heard(link)
@@ -69,7 +69,7 @@ class Log:
         self._consumer: Consumer | None = Consumer({**settings, **calls}, logger=log)
         self._servers, self._topics, self._link = settings["bootstrap.servers"], topics, link
         self._patience_s = min(LOOK_S, int(settings["socket.timeout.ms"]) / 1000)
-        self._offsets = dict(offsets)
+        self._offsets, self._taken_bytes = dict(offsets), taken_bytes
         self._order: Order[Part, Message] = Order(slice_ms, held_bytes)
         self._at: dict[Part, int] = {}
         self._ended: set[Part] = set()
@@ -162,9 +162,9 @@ class Log:
         begun, size = time.monotonic(), 0
         first = consumer.poll(POLL_S)
         messages = [] if first is None else [first]
-        while messages and size < TAKEN:
+        while messages:
             size += sum(self._put(consumer, message) for message in messages)
-            messages = consumer.consume(ROUND, 0)
+            messages = consumer.consume(ROUND, 0) if size < self._taken_bytes else []
         for part in self._at:
             self._order.tell(part, more=self._has_more(consumer, part))
         if self._link.up:  # a broker that is away makes no partition a stalled one

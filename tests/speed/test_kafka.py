@@ -184,6 +184,22 @@ def test_after_an_absence_partitions_are_read_in_the_order_of_time(broker: Kafka
     assert seen == {0: list(range(count // 2)), 1: list(range(count // 2))}  # also those that were held back
 
 
+def test_of_large_messages_none_is_left_out(broker: KafkaBroker, names: Names) -> None:
+    """More than is taken at once, and more than may wait: what was fetched beyond comes with the next."""
+    each, size = 22, 200_000  # the mock cluster keeps 5 MB of a partition
+    messages = [{"value": bytes(size), "timestamp": (AT + i) * 1000, "partition": i % 4} for i in range(4 * each)]
+    broker.publish(messages, "large")
+    log = Log(settings("plc", access(broker)), ("large",), {}, names.link, slice_ms=500, taken_bytes=size)
+    seen: dict[int, list[int]] = {partition: [] for partition in range(4)}
+    until = time.monotonic() + DEADLINE_S
+    while not all(offsets and offsets[-1] == each - 1 for offsets in seen.values()):
+        assert time.monotonic() < until, seen
+        for (_, partition), read in log.read().items():
+            seen[partition] += [int(message.offset() or 0) for message in read]
+    log.leave()
+    assert seen == {partition: list(range(each)) for partition in range(4)}
+
+
 def test_nobody_there(names: Names) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
