@@ -9,11 +9,9 @@ derived: if it is lost, the archive gives it again. This file knows nothing of a
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +22,13 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from penstock.data.archive.repository import BRANCH, sync_filesystem, translated
-from penstock.data.durable import locked
 from penstock.data.summary import Summary
-from penstock.errors import ArchiveBusy, ArchiveError
+from penstock.data.views import store
 
 FORMAT = 1
 BLOCK = 1024
 """Periods of an array; those not written are chunks that do not exist."""
 CHUNK = (32, 2048)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FILLS: Mapping[str, tuple[str, float]] = {
     "count": ("uint32", 0), "low": ("float64", np.inf), "high": ("float64", -np.inf), "total": ("float64", 0.0),
     "total_rest": ("float64", 0.0), "squares": ("float64", 0.0), "squares_rest": ("float64", 0.0),
@@ -79,14 +75,10 @@ class AggregatesView:
     @classmethod
     def open(cls, folder: Path) -> AggregatesView | None:
         """The newest commit of the view in `folder`; None where there is none. Raises ArchiveError."""
-        repository = _existing(folder)
-        if repository is None:
+        root = store.newest(folder)
+        if root is None:
             return None
-        with translated(folder):
-            try:
-                view = cls(folder, zarr.open_group(repository.readonly_session(BRANCH).store, mode="r"))
-            except zarr.errors.GroupNotFoundError:  # killed between making the repository and its first commit
-                return None
+        view = cls(folder, root)
         return view if view.mark is not None else None
 
     @property
@@ -181,10 +173,8 @@ class Writing:
 
     def expire(self, older_than_ns: int) -> None:
         """Let go of commits made before (UTC)."""
-        limit = EPOCH + timedelta(microseconds=older_than_ns // 1000)
         with translated(self._folder):
-            self._repository.expire_snapshots(older_than=limit)
-            self._repository.garbage_collect(delete_object_older_than=limit)
+            store.let_go(self._repository, older_than_ns)
 
     def _start(self) -> None:
         with translated(self._folder):
@@ -199,12 +189,8 @@ def writing(folder: Path, *, deadline_s: float) -> Iterator[Writing]:
 
     Raises ArchiveBusy when another one has it for longer than `deadline_s`, ArchiveError.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(folder / "lock", deadline_s=deadline_s):
-            yield Writing(folder, _existing(folder) or _made(folder))
-    except TimeoutError as error:
-        raise ArchiveBusy(f"{error}; wait for the other computation to end") from error
+    with store.written(folder, deadline_s=deadline_s) as repository:
+        yield Writing(folder, repository)
 
 
 def _blocks(first: int, last: int) -> Iterator[tuple[int, slice, slice]]:
@@ -212,24 +198,3 @@ def _blocks(first: int, last: int) -> Iterator[tuple[int, slice, slice]]:
     for block in range(first // BLOCK, (last - 1) // BLOCK + 1):
         a, b = max(first, block * BLOCK), min(last, (block + 1) * BLOCK)
         yield block, slice(a - block * BLOCK, b - block * BLOCK), slice(a - first, b - first)
-
-
-def _storage(folder: Path) -> icechunk.Storage:
-    icechunk.set_logs_filter("error")  # it warns of two committers at once; the lock sees to that
-    return icechunk.local_filesystem_storage(str(folder / "repository"))
-
-
-def _existing(folder: Path) -> icechunk.Repository | None:
-    with translated(folder):
-        if not (folder / "repository").is_dir() or not icechunk.Repository.exists(_storage(folder)):
-            return None
-        return icechunk.Repository.open(_storage(folder))
-
-
-def _made(folder: Path) -> icechunk.Repository:
-    with translated(folder):
-        shutil.rmtree(folder / "repository", ignore_errors=True)  # what a kill left of its making
-        return icechunk.Repository.create(_storage(folder))
-
-
-__all__ = ["AggregatesView", "ArchiveError", "Mark", "Writing", "writing"]

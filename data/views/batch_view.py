@@ -9,26 +9,22 @@ again. This file knows nothing of TensorFlow or Dask.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import icechunk
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.errors import GroupNotFoundError
 
 from penstock.data.archive.repository import BRANCH, sync_filesystem, translated
-from penstock.data.durable import locked
+from penstock.data.views import store
 from penstock.data.views.predictions import COLUMNS, Predictions
-from penstock.errors import ArchiveBusy, ArchiveError
+from penstock.errors import ArchiveError
 
 CHUNK = 65_536
 """Rows per chunk."""
 LOCK_DEADLINE_S = 60.0
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BatchView:
@@ -41,15 +37,8 @@ class BatchView:
     @classmethod
     def open(cls, folder: Path) -> BatchView | None:
         """The view in `folder`; None when nothing has been computed yet. Raises ArchiveError when it is damaged."""
-        repository = _existing(folder)
-        if repository is None:
-            return None
-        with translated(folder):
-            try:
-                root = zarr.open_group(repository.readonly_session(BRANCH).store, mode="r")
-            except GroupNotFoundError:  # killed between making the repository and its first commit
-                return None
-            return cls(folder, root)
+        root = store.newest(folder)
+        return None if root is None else cls(folder, root)
 
     @classmethod
     def write(
@@ -72,26 +61,19 @@ class BatchView:
         ticks = rows.ticks
         if len(ticks) and not (first <= ticks[0] and ticks[-1] < last and (np.diff(ticks) > 0).all()):
             raise ArchiveError(f"{folder}: rows must rise inside ticks {first}..{last - 1}")
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with locked(folder / "lock", deadline_s=LOCK_DEADLINE_S), translated(folder):
-                repository = _existing(folder) or icechunk.Repository.create(_storage(folder))
-                session = repository.writable_session(BRANCH)
-                root = zarr.open_group(session.store, mode="a")
-                _splice(root, rows, first, last)
-                span = {
-                    "start": min(first, _bound(root, "start", first)),
-                    "seam": max(last, _bound(root, "seam", last)),
-                }
-                root.attrs.put({**attributes, **span})
-                session.commit("recomputed", metadata=span)
-                sync_filesystem(folder)
-                if older_than_ns is not None:
-                    limit = EPOCH + timedelta(microseconds=older_than_ns // 1000)
-                    repository.expire_snapshots(older_than=limit)
-                    repository.garbage_collect(delete_object_older_than=limit)
-        except TimeoutError as error:
-            raise ArchiveBusy(f"{error}; wait for the other computation to end") from error
+        with store.written(folder, deadline_s=LOCK_DEADLINE_S) as repository, translated(folder):
+            session = repository.writable_session(BRANCH)
+            root = zarr.open_group(session.store, mode="a")
+            _splice(root, rows, first, last)
+            span = {
+                "start": min(first, _bound(root, "start", first)),
+                "seam": max(last, _bound(root, "seam", last)),
+            }
+            root.attrs.put({**attributes, **span})
+            session.commit("recomputed", metadata=span)
+            sync_filesystem(folder)
+            if older_than_ns is not None:
+                store.let_go(repository, older_than_ns)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -148,15 +130,3 @@ def _column(root: zarr.Group, name: str, cut: slice = slice(None)) -> NDArray[An
 def _bound(root: zarr.Group, name: str, default: int) -> int:
     found: Any = root.attrs.get(name, default)
     return int(found)
-
-
-def _storage(folder: Path) -> icechunk.Storage:
-    icechunk.set_logs_filter("error")  # it warns of two committers at once; the lock sees to that
-    return icechunk.local_filesystem_storage(str(folder / "repository"))
-
-
-def _existing(folder: Path) -> icechunk.Repository | None:
-    with translated(folder):
-        if not (folder / "repository").is_dir() or not icechunk.Repository.exists(_storage(folder)):
-            return None
-        return icechunk.Repository.open(_storage(folder))
