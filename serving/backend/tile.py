@@ -22,10 +22,10 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
-WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))
+WIDE = "+avx512f" in (config.CPU_FEATURES or llvm.get_host_cpu_features().flatten()).split(",")
 LANES = 16 if WIDE else 8
 """Numbers of a vector: units of a strip."""
 MANY, SOME = (6, 4) if WIDE else (2, 2)

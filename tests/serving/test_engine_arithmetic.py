@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
+import narrow_network
 import numpy as np
 import pytest
 from callers import gone_after_a_piece
@@ -194,6 +198,23 @@ def test_machine_code_answers_any_shape_with_the_same_bits_whoever_else_is_asked
     np.testing.assert_allclose(said, wanted, rtol=2e-5, atol=2e-5)
     for k in range(3 * depth):
         assert (group.run_one(members[k], windows[k : k + 1], lambda: False) == said[k]).all()
+
+
+def test_processors_with_narrow_vectors_answer_alike(tmp_path):
+    narrow = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+sse4.2,+avx,+avx2,+fma"}
+    found = []
+    for name, told in (("as it is", {}), ("narrow", narrow)):
+        words = [sys.executable, narrow_network.__file__, str(tmp_path / f"{name}.npz")]
+        subprocess.run(words, env={**os.environ, **told}, check=True, timeout=300)
+        found.append(dict(np.load(tmp_path / f"{name}.npz")))
+    assert found[1]["lanes"] == 8
+    shape = Shape(narrow_network.ROWS, narrow_network.INPUTS, (narrow_network.UNITS,) * 2, 1)
+    arrays = dict(zip(shape.arrays(), (a[1] for a in narrow_network.arrays()), strict=True))
+    wanted = [slow(shape, arrays, window) for window in narrow_network.windows()]
+    for answers in found:
+        np.testing.assert_allclose(answers["together"], wanted, rtol=2e-5, atol=2e-5)
+        assert (answers["alone"] == answers["together"]).all()
+        assert (answers["rows"] == answers["together"]).all()
 
 
 def test_a_window_that_holds_no_number_gets_no_number(crowd):
