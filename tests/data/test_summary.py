@@ -15,7 +15,10 @@ from penstock.data.frame import BAD, GOOD, UNCERTAIN
 from penstock.data.grid import PRESENT, Cells
 from penstock.data.summary import Summary
 
-NUMBERS = [0.0, -0.0, 1.0, 0.1, -2.5, 1e-3, 273.15, 1e6, 1e6 + 0.125, -7e7]
+NEAR = [0.0, -0.0, 1.0, 0.1, -2.5, 273.15, 1e6, 1e6 + 0.125]
+"""12 (largest / smallest)^2 < 2^51: within the bound of `exact_sums` for squares."""
+NUMBERS = [*NEAR, 1e-3, -7e7]
+"""Within that of sums: 12 * largest / smallest < 2^40."""
 UNFIT = [float("nan"), float("inf"), 2e8]
 QUALITY = [0, PRESENT, PRESENT | GOOD, PRESENT | UNCERTAIN, PRESENT | BAD]
 LOW, HIGH = np.array([-1e8, -1e8]), np.array([1e8, 1e8])
@@ -23,7 +26,7 @@ LOW, HIGH = np.array([-1e8, -1e8]), np.array([1e8, 1e8])
 
 
 @st.composite
-def cells(draw: st.DrawFn, dtype: str = "float32") -> Cells:
+def cells(draw: st.DrawFn, dtype: str = "float32", numbers: tuple[float, ...] = tuple(NUMBERS)) -> Cells:
     """Up to 12 rows of two tags; some cells empty, bad or out of range."""
     k = draw(st.integers(0, 12))
 
@@ -32,7 +35,7 @@ def cells(draw: st.DrawFn, dtype: str = "float32") -> Cells:
 
     return Cells(
         first=0,
-        values=np.array(column(NUMBERS + UNFIT), dtype).reshape(k, 2),
+        values=np.array(column([*numbers, *UNFIT]), dtype).reshape(k, 2),
         quality=np.array(column(QUALITY), np.uint16).reshape(k, 2),
         offset=np.zeros((k, 2), np.uint32),
     )  # fmt: skip
@@ -46,6 +49,10 @@ def read_of(block: Cells, tag: int) -> list[Fraction]:
 
 def raw(summary: Summary) -> list[bytes]:
     return [array.tobytes() for array in summary.columns().values()]
+
+
+def raw_sums(summary: Summary) -> list[bytes]:
+    return [array.tobytes() for name, array in summary.columns().items() if "squares" not in name]
 
 
 def rows(block: Cells, at: NDArray[np.intp] | slice) -> Cells:
@@ -71,18 +78,38 @@ def test_a_summary_says_what_the_readings_say(block: Cells) -> None:
         assert math.isclose(told.std[tag], std, rel_tol=1e-12)
 
 
-@given(cells(), st.lists(st.integers(0, 12), max_size=4), st.randoms(use_true_random=False))
+CUTS, RANDOMS = st.lists(st.integers(0, 12), max_size=4), st.randoms(use_true_random=False)
+
+
+@given(cells(numbers=tuple(NEAR)), CUTS, RANDOMS)
 @settings(max_examples=150, deadline=None)
 def test_any_order_and_grouping_gives_the_same_bits(block: Cells, cuts: list[int], random: object) -> None:
     whole = raw(Summary.of(block, LOW, HIGH))
+    for other in regrouped(block, cuts, random):
+        assert raw(other) == whole
+
+
+@given(cells(), CUTS, RANDOMS)
+@settings(max_examples=150, deadline=None)
+def test_sums_are_exact_and_std_is_within_1e_12_where_squares_are_not(
+    block: Cells, cuts: list[int], random: object
+) -> None:
+    """A period that holds both 1e-3 and 7e7 has squares of more than 106 bits."""
+    whole = Summary.of(block, LOW, HIGH)
+    for other in regrouped(block, cuts, random):
+        assert raw_sums(other) == raw_sums(whole)
+        np.testing.assert_allclose(other.std, whole.std, rtol=1e-12)
+
+
+def regrouped(block: Cells, cuts: list[int], random: object) -> tuple[Summary, Summary]:
+    """The summary of parts of the block in some order, added up from the left and from the right."""
     order = list(range(len(block.values)))
     random.shuffle(order)  # type: ignore[attr-defined]
     parts = np.split(np.array(order, np.intp), sorted(min(cut, len(order)) for cut in cuts))
     summaries = [Summary.of(rows(block, part), LOW, HIGH) for part in parts]
     left = reduce(Summary.__add__, summaries, Summary.empty(2))
     right = reduce(lambda a, b: b + a, reversed(summaries), Summary.empty(2))
-    assert raw(left) == whole
-    assert raw(right) == whole
+    return left, right
 
 
 @given(st.lists(st.tuples(*[st.floats(width=32, min_value=2**-20, max_value=2**20)] * 1), min_size=1, max_size=200))
