@@ -8,6 +8,7 @@ All of it blocks and belongs to one thread, but for `durable`.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Mapping, Sequence
 
@@ -101,15 +102,17 @@ class Log:
     def leave(self) -> None:
         """Tell the group once more, where it listens, and go.
 
-        Without `close`: after a commit that a hanging broker does not answer, that waits for ever.
+        Without `close`: after a commit that a hanging broker does not answer, that waits for ever. What is left then is
+        a consumer that waits for that answer as it is forgotten: in a thread of its own, for which nobody waits.
         """
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None and self._link.up:
-            self._tell(consumer)
+        left, self._consumer = [self._consumer], None
+        if left[0] is not None and self._link.up:
+            self._tell(left[0])
             until = time.monotonic() + LEAVE_S
             while self._heard.untold > 0 and time.monotonic() < until:
-                consumer.poll(0.02)
+                left[0].poll(0.02)
         self._link.went_down("the stream has ended")
+        threading.Thread(target=left.clear, name="kafka left", daemon=True).start()
 
     def _open(self) -> Consumer:
         if self._consumer is None:

@@ -118,7 +118,11 @@ def test_what_the_broker_no_longer_has_is_told_and_the_rest_is_read(
     messages = [{"key": "A", "value": b"%d" % i, "timestamp": (AT + i) * 1000, "partition": 1} for i in range(5)]
     broker.publish(messages, "short")
     source = Kafka(spec(topics=("short",)), access(broker), names, UTC)
-    found = asyncio.run(take(source, 5, {"short/1": 99}))
+    nothing = Frame(
+        times=np.empty(0, np.int64), tags=np.empty(0, np.int32), values=np.empty(0, np.float32),
+        quality=np.empty(0, np.uint8),
+    )  # fmt: skip
+    found = asyncio.run(take(source, 5, [Delivery(part="short/1", offset=99, readings=nothing)]))
     assert values(found) == {("A", AT + i): float(i) for i in range(5)}
     assert "short/1: the broker no longer has offset 99" in caplog.text
 
