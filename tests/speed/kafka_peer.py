@@ -93,6 +93,7 @@ class KafkaPeer:
     """JSON messages of one reading each; the key is the tag."""
 
     keeps = True
+    repeats = False
     format: Literal["json", "arrow"] = "json"
 
     def __init__(self, registry: Registry, folder: Path) -> None:
