@@ -55,6 +55,10 @@ class Wire:
             raise _raised(answer[0])
         return answer
 
+    def __del__(self) -> None:
+        """A thread that ends takes its connections along."""
+        self.close()
+
     def close(self) -> None:
         """Hang up; a later question connects again."""
         if self._socket is not None:

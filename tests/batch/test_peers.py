@@ -21,7 +21,6 @@ def members():
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("package", ["onnxruntime", "openvino"])
 def test_a_runtime_says_what_keras_says_and_in_the_same_order(members, package, depth):
-    pytest.importorskip(package, reason=f"{package} is an extra")
     make = {"onnxruntime": peers.onnx_sessions, "openvino": peers.openvino_models}[package]
     ask = make([graph_of(m.serving, SIZE.length, depth) for m in members])
     windows = np.stack([m.golden.windows[:depth] for m in members])
