@@ -86,9 +86,9 @@ def openvino_models(graphs: Sequence[bytes], *, streams: int = 2) -> Ask:
     """A compiled OpenVINO model per member, all asked at once. Raises SiteError where it is not installed.
 
     Two streams and asynchronous calls: of the ways that were tried - one stream and two Python threads, one stream
-    of two threads, calls one after the other - the fastest with 16 windows each and no slower with one. Float32 is
-    asked for: it would take bfloat16 where the processor has it. `graphs` as for `onnx_sessions`, each of one number
-    of windows.
+    of two threads, calls one after the other - the fastest with 16 windows each; with one, now faster and now not.
+    Float32 is asked for: it would take bfloat16 where the processor has it. `graphs` as for `onnx_sessions`, each of
+    one number of windows.
     """
     try:
         import openvino

@@ -152,7 +152,7 @@ def _tile(rows: int) -> Any:
         out: Any, out_step: Any,
     ) -> Any:  # fmt: skip
         def written(context: Any, builder: Any, signature: Any, given: Sequence[Any]) -> Any:
-            builder.function.attributes.add("noinline")  # one copy per program: each takes seconds to compile
+            builder.function.attributes.add("noinline")  # one copy per program
             v = Vectors(builder)
             start, start_step, x, x_step, w, depth, c, c_step, out, out_step = given
 
