@@ -42,7 +42,7 @@ __all__ = ["Report", "Service", "Setup"]
 log = logging.getLogger(__name__)
 
 STATUS_S = 1.0
-"""Between two looks at what is written beside: the status, and the archive where it is due."""
+"""Between two writings of the status, and between two looks at whether the archive is due."""
 LEAD = 1024
 """Sequences by which patient sources may run ahead of what is said."""
 SINKS_S = 10.0
@@ -113,6 +113,7 @@ class Service:
                 forget_plans(self._setup.site / "speed")
                 await self._run()
             finally:
+                await self._upkeep.close()
                 self._journal.close()
                 self._view.close()
         return self.report()
@@ -125,10 +126,11 @@ class Service:
                 for outlet in self._setup.outlets:
                     outlet.start()
                 async with asyncio.TaskGroup() as group:
-                    beside = group.create_task(self._keep_up(client))
+                    beside = [group.create_task(self._keep_up()), group.create_task(self._keep_told(client))]
                     work = [group.create_task(self._take_in()), group.create_task(self._say(client))]
                     await asyncio.gather(*work)
-                    beside.cancel()
+                    for task in beside:
+                        task.cancel()
             except* PenstockError as errors:
                 # One cause is enough: the others were only cancelled because of it.
                 raise errors.exceptions[0] from None
@@ -269,10 +271,14 @@ class Service:
 
     # Beside it
 
-    async def _keep_up(self, client: Client) -> None:
+    async def _keep_up(self) -> None:
         while True:
             await asyncio.sleep(min(STATUS_S, self._setup.commit_every_s))
             await self._upkeep.now_and_then(self._said_position)
+
+    async def _keep_told(self, client: Client) -> None:
+        while True:
+            await asyncio.sleep(min(STATUS_S, self._setup.commit_every_s))
             self._note_workers(client)
             await asyncio.to_thread(self._write_status)
 

@@ -180,7 +180,7 @@ def test_a_stream_keeps_them(scheduler: str, tmp_path: Path) -> None:
         if spoken.tick % 50 == 0:
             seen.add(standing_of(tmp_path / "views" / "aggregates"))
 
-    given = setup(tmp_path, scheduler, small.Means(), rate=100.0)
+    given = setup(tmp_path, scheduler, small.Means(), rate=30.0)
     assert run(replace(given, commit_every_s=0.1, aggregates=lambda: WANTED, on_tick=on_tick)).ended
     mark = assert_told(tmp_path / "views", Archive.open(tmp_path / "archive"))
     assert seen - {None, mark.position}, "it was brought up while the stream ran"

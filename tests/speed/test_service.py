@@ -273,7 +273,7 @@ def test_old_commits_and_read_plans_go_and_the_next_run_finds_what_it_needs(sche
     leftover.write_text("{}")
 
     def given(ticks: int) -> Setup:
-        made = setup(tmp_path, scheduler, small.Means(), rate=100.0, ticks=ticks)
+        made = setup(tmp_path, scheduler, small.Means(), rate=50.0, ticks=ticks)
         return replace(made, commit_every_s=0.1, retention=Retention(snapshots_ns=0, named=lambda: named))
 
     assert run(given(100)).ticks == 100
@@ -281,7 +281,6 @@ def test_old_commits_and_read_plans_go_and_the_next_run_finds_what_it_needs(sche
     archive = Archive.open(tmp_path / "archive")
     named.add(archive.head().snapshot)
     before = archive.read(np.arange(5, dtype=np.int32), 0, 100).values.tobytes()
-    large = sum(f.stat().st_size for f in archive.folder.rglob("*") if f.is_file())
     assert run(given(TICKS)).ticks == TICKS - 100
     assert_said(tmp_path)
 
@@ -293,8 +292,8 @@ def test_old_commits_and_read_plans_go_and_the_next_run_finds_what_it_needs(sche
     assert fresh.at(said).position <= said
     with pytest.raises(ArchiveError, match="expired"):
         fresh.at(0)
-    kept = sum(f.stat().st_size for f in fresh.folder.rglob("*") if f.is_file())
-    assert kept < 3 * large, "twenty commits of the second run would be several times the first's last one"
+    # The named one, the newest, and what a shard at the last tick said may need; the run made several times as many.
+    assert len(list((fresh.folder / "snapshots").iterdir())) <= 5
     assert (tmp_path / "archive" / "expired").exists()
 
 
