@@ -57,17 +57,28 @@ class Dense:
     """[k, m]"""
     quality: NDArray[np.uint8]
     """[k, m] source status."""
-    _count: int = field(default=-1, init=False, repr=False)
-    """Readings, once they were counted."""
+    _counts: NDArray[np.int64] | None = field(default=None, init=False, repr=False)
+    """Of each row, once they were counted."""
 
     def __len__(self) -> int:
-        if self._count < 0:
-            object.__setattr__(self, "_count", int(np.count_nonzero(self.present())))
-        return self._count
+        return int(self.counts().sum())
 
     def present(self) -> NDArray[np.bool_]:
         """[k, m] true where there is a reading (a NaN with a bad status is one)."""
-        return np.asarray(~np.isnan(self.values) | (self.quality != GOOD), bool)
+        return ~self._absent()
+
+    def counts(self) -> NDArray[np.int64]:
+        """[k] readings of each row."""
+        if self._counts is None:
+            counts = len(self.tags) - np.count_nonzero(self._absent(), axis=1)
+            object.__setattr__(self, "_counts", np.asarray(counts, np.int64))
+        assert self._counts is not None
+        return self._counts
+
+    def _absent(self) -> NDArray[np.bool_]:
+        absent = np.isnan(self.values)
+        absent &= self.quality == GOOD
+        return np.asarray(absent, bool)
 
     def long(self) -> Frame:
         """The same readings, row by row."""

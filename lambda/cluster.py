@@ -34,6 +34,11 @@ CONFIG: dict[str, Any] = {
     "distributed.scheduler.work-stealing": False,
     # The scheduler's and workers' event logs grow with every task; a stream has tasks without end.
     "distributed.admin.low-level-log-length": 1000,
+    # Looking at themselves many times a second took the scheduler, nannies and workers a tenth of a core, idle.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.worker.memory.monitor-interval": "5s",
     "distributed.worker.daemon": True,
     "distributed.comm.timeouts.connect": "30s",
     # TensorFlow keeps the interpreter busy for seconds while it imports and compiles.

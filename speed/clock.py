@@ -163,7 +163,7 @@ def begin_of(decision: ClockDecision) -> int:
 
 def span_of(readings: Readings) -> tuple[int, int] | None:
     """Oldest and newest event time among the readings, ns; None where there are none."""
-    times = readings.times if isinstance(readings, Frame) else readings.times[readings.present().any(axis=1)]
+    times = readings.times if isinstance(readings, Frame) else readings.times[readings.counts() > 0]
     return (int(times.min()), int(times.max())) if len(times) else None
 
 

@@ -54,7 +54,7 @@ def ranges_of(record: Record, closed: int | None, grid: Grid) -> list[LateRange]
     late, ticks = late_ticks(readings, closed, grid)
     if not late.any():
         return []
-    counts = readings.present().sum(axis=1) if isinstance(readings, Dense) else np.ones(len(ticks), np.int64)
+    counts = readings.counts() if isinstance(readings, Dense) else np.ones(len(ticks), np.int64)
     found, back = np.unique(ticks[late], return_inverse=True)
     per_tick = np.bincount(back, weights=counts[late]).astype(np.int64)
     found, per_tick = found[per_tick > 0], per_tick[per_tick > 0]
