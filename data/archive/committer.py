@@ -17,20 +17,19 @@ from typing import Any
 
 import icechunk
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from penstock.data.archive import Archive, Head, View
 from penstock.data.archive.chunks import ChunkWriter
+from penstock.data.archive.pieces import read_block
 from penstock.data.archive.repository import (
     ARRAYS,
     BRANCH,
-    CLOSED_TAGS,
-    CLOSED_TICKS,
     DTYPES,
     SegmentName,
     make_segment,
     open_chunks,
+    opened,
     sync_filesystem,
     translated,
 )
@@ -120,8 +119,9 @@ class Committer:
             ticks, tags = self._view.array(name, "value").shape
             make_segment(self._view.root, self.archive.grid, closed, tags, ticks)
             self._chunks.flush()
-            for which in ARRAYS:
-                self._copy(self._view.array(name, which), self._view.array(closed, which))
+            for which, fill in ARRAYS.items():
+                _copy(self._view.array(name, which), self._view.array(closed, which), fill, self._chunks)
+            self._chunks.flush()
             del self._view.root[name.path(self.archive.grid.period_ns)]
         self._commit(self.head)
 
@@ -160,7 +160,7 @@ class Committer:
     def _start(self) -> None:
         with translated(self.archive.folder):
             self._session = self.archive.repository.writable_session(BRANCH)
-            self._view = View(zarr.open_group(self._session.store, mode="r+"), self.archive.grid)
+            self._view = View(opened(self._session.store, "r+"), self.archive.grid)
         self._span = self.head.span
         self._touched: set[tuple[SegmentName, int, int]] = set()
         """Chunk columns of blocks of ticks that were written since the head."""
@@ -222,17 +222,23 @@ class Committer:
         """Cells of ticks [first, last) and columns [first, last)."""
         self._chunks.flush()
         begin = name.index * self.archive.segment_ticks
-        where = (slice(ticks[0] - begin, ticks[1] - begin), slice(*columns))
-        value, quality, offset = (np.array(array[where]) for array in arrays)
-        return Cells(first=ticks[0], values=value, quality=quality, offset=offset)
+        cells = Cells.empty(ticks[0], ticks[1] - ticks[0], columns[1] - columns[0], name.dtype)
+        where = slice(ticks[0] - begin, ticks[1] - begin)
+        for array, into in zip(arrays, (cells.values, cells.quality, cells.offset), strict=True):
+            read_block(array, where, columns[0], into)
+        return cells
 
-    def _copy(self, source: Any, target: Any) -> None:
-        ticks, tags = source.shape
-        wide = max(REGION_CELLS // CLOSED_TICKS // CLOSED_TAGS, 1) * CLOSED_TAGS
-        for t0 in range(0, ticks, CLOSED_TICKS):
-            for c0 in range(0, tags, wide):
-                where = (slice(t0, min(t0 + CLOSED_TICKS, ticks)), slice(c0, min(c0 + wide, tags)))
-                target[where] = source[where]
+
+def _copy(source: Any, target: Any, fill: Any, chunks: ChunkWriter) -> None:
+    """All cells of one array into another of the same shape, in regions that are whole chunks of the other."""
+    ticks, tags = source.shape
+    long, wide = target.chunks
+    wide *= max(REGION_CELLS // long // wide, 1)
+    for t0 in range(0, ticks, long):
+        for c0 in range(0, tags, wide):
+            block = np.full((min(long, ticks - t0), min(wide, tags - c0)), fill, source.dtype)
+            read_block(source, slice(t0, t0 + len(block)), c0, block)
+            chunks.put([target], [block], t0, c0, new=True)
 
 
 def _known(repo: icechunk.Repository, snapshot: str) -> bool:
