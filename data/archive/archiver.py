@@ -105,27 +105,39 @@ class Batch:
 class Heap:
     """Readings that are all late or all on time, in order of tick; of dense ones each tick once, or they are long."""
 
-    readings: Readings
+    sheets: tuple[Readings, ...]
+    """One after the other; of dense ones all have the same tags. Several are joined when they are cut into ranges of
+    columns: before, that would be a copy of a whole commit."""
     ticks: NDArray[np.int64]
-    """Of each row, ascending."""
+    """Of each row of all sheets, ascending."""
     is_late: bool
 
     @classmethod
-    def of(cls, readings: Readings, grid: Grid, is_late: bool) -> Heap:
+    def of(cls, heap: Sequence[Readings], grid: Grid, is_late: bool) -> Heap:
         """Sorted; what arrived in order is not copied."""
-        ticks = grid.tick(readings.times)
+        ticks = np.concatenate([grid.tick(r.times) for r in heap])
+        rise = np.diff(ticks)
+        if bool((rise > 0).all()) and all(isinstance(r, Dense) for r in heap):
+            return cls(sheets=tuple(heap), ticks=ticks, is_late=is_late)
+        readings = _joined(heap)
         if isinstance(readings, Dense) and len(np.unique(ticks)) < len(ticks):
             readings = readings.long()
             ticks = grid.tick(readings.times)
-        if not bool((np.diff(ticks) >= 0).all()):
+            rise = np.diff(ticks)
+        if not bool((rise >= 0).all()):
             order = np.argsort(ticks, kind="stable")
             readings, ticks = readings.rows(order), ticks[order]
-        return cls(readings=readings, ticks=ticks, is_late=is_late)
+        return cls(sheets=(readings,), ticks=ticks, is_late=is_late)
 
     def part(self, begin: int, end: int) -> Heap:
         """Rows begin..end-1."""
-        rows = slice(begin, end)
-        return Heap(readings=self.readings.rows(rows), ticks=self.ticks[rows], is_late=self.is_late)
+        cut, at = [], 0
+        for sheet in self.sheets:
+            a, b = max(begin - at, 0), min(end - at, len(sheet.times))
+            if a < b:
+                cut.append(sheet.rows(slice(a, b)))
+            at += len(sheet.times)
+        return Heap(sheets=tuple(cut), ticks=self.ticks[begin:end], is_late=self.is_late)
 
 
 def drain(
@@ -189,7 +201,7 @@ def write(batch: Batch, committer: Committer, layout: Layout) -> None:
     """Merge a batch's readings into the archive, block by block; each block is touched once per dtype."""
     for double, dtype in enumerate(DTYPES):
         heaps = [
-            Heap.of(_joined(heap), committer.archive.grid, is_late)
+            Heap.of(heap, committer.archive.grid, is_late)
             for (is_double, is_late, _), heap in batch.heaps.items()
             if is_double == double
         ]
@@ -224,9 +236,11 @@ def _stages(
         upto = min(column + wide, tags)
         inside = [(part, a.is_late) for a in across if (part := a.part(column, upto)) is not None]
         if inside:
-            stage = Cells.empty(first, last - first, upto - column, dtype)
+            stage, laid = Cells.empty(first, last - first, upto - column, dtype), np.zeros(wide, bool)
             for readings, is_late in inside:
-                stage.put(readings, grid, local, EVERYTHING if is_late else None)
+                fresh = not laid[readings.tags].any()
+                stage.put(readings, grid, local, EVERYTHING if is_late else None, fresh=fresh)
+                laid[readings.tags] = True
             yield column, stage
 
 
@@ -234,7 +248,7 @@ def _stages(
 class _Across:
     """A heap's readings in order of the archive's columns, so that those of a range of columns lie together."""
 
-    readings: Readings
+    sheets: tuple[Readings, ...]
     columns: NDArray[np.int32]
     """Ascending: of each column of dense rows, or of each reading."""
     is_late: bool
@@ -242,28 +256,33 @@ class _Across:
     @classmethod
     def of(cls, heap: Heap, index: NDArray[np.int32]) -> _Across:
         """`index`: the archive's column of each tag."""
-        readings, columns = heap.readings, index[heap.readings.tags]
+        sheets, columns = heap.sheets, index[heap.sheets[0].tags]
         if not bool((np.diff(columns) >= 0).all()):
             order = np.argsort(columns, kind="stable")
             columns = columns[order]
-            readings = readings.columns(order) if isinstance(readings, Dense) else readings.rows(order)
-        return cls(readings=readings, columns=columns, is_late=heap.is_late)
+            sheets = tuple(r.columns(order) if isinstance(r, Dense) else r.rows(order) for r in sheets)
+        return cls(sheets=sheets, columns=columns, is_late=heap.is_late)
 
     def part(self, begin: int, end: int) -> Readings | None:
         """The readings of columns begin..end-1, counted from 0 as their tags; None where there is none."""
         a, b = np.searchsorted(self.columns, (begin, end)).tolist()
         if a == b:
             return None
-        r, tags = self.readings, self.columns[a:b] - np.int32(begin)
-        if isinstance(r, Dense):
-            return Dense(times=r.times, tags=tags, values=r.values[:, a:b], quality=r.quality[:, a:b])
-        return Frame(times=r.times[a:b], tags=tags, values=r.values[a:b], quality=r.quality[a:b])
+        tags, cut = self.columns[a:b] - np.int32(begin), slice(a, b)
+        return _joined([_cut(sheet, cut, tags) for sheet in self.sheets])
+
+
+def _cut(readings: Readings, at: slice, tags: NDArray[np.int32]) -> Readings:
+    """Some columns of dense rows, some readings of a long frame, under other tags."""
+    if isinstance(readings, Dense):
+        return Dense(times=readings.times, tags=tags, values=readings.values[:, at], quality=readings.quality[:, at])
+    return Frame(times=readings.times[at], tags=tags, values=readings.values[at], quality=readings.quality[at])
 
 
 _bytes_of: Remembered[bytes] = Remembered()
 
 
-def _joined(heap: list[Readings]) -> Readings:
+def _joined(heap: Sequence[Readings]) -> Readings:
     """One block of readings; the heap's are all long, or all dense with the same tags."""
     if len(heap) == 1:
         return heap[0]

@@ -22,8 +22,8 @@ from penstock.data.archive.chunk_form import ChunkForm
 
 WAITING = 24
 """Chunks that may wait for their encoding, raw: some MB each."""
-Encoded = tuple[str, bytes]
-"""Key in the store, and what lies there."""
+Encoded = tuple[str, bytes] | None
+"""Key in the store, and what lies there; None: nothing need lie there."""
 
 
 class ChunkWriter:
@@ -32,6 +32,7 @@ class ChunkWriter:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0))), thread_name_prefix="chunks")
         self._encoding: deque[tuple[Any, Future[Encoded]]] = deque()
+        self._forms: dict[str, ChunkForm | None] = {}
 
     def put(self, arrays: Sequence[Any], blocks: Sequence[NDArray[Any]], row: int, column: int, *, new: bool) -> None:
         """Store a block [k, m] in each of `arrays`; (row, column) is a chunk's corner, and whole chunks are filled.
@@ -40,7 +41,7 @@ class ChunkWriter:
         of fill values need not be written.
         """
         for array, block in zip(arrays, blocks, strict=True):
-            form = ChunkForm.of(array)
+            form = self._form(array)
             if form is None:
                 array[row : row + len(block), column : column + block.shape[1]] = block
                 continue
@@ -48,12 +49,10 @@ class ChunkWriter:
             for r in range(0, len(block), long):
                 for c in range(0, block.shape[1], wide):
                     part = block[r : r + long, c : c + wide]
-                    if new and form.is_fill(part):
-                        continue
                     key = f"{array.path}/{array.metadata.encode_chunk_key(((row + r) // long, (column + c) // wide))}"
                     if len(self._encoding) >= WAITING:
                         self._store(len(self._encoding) // 2)
-                    self._encoding.append((array.store, self._pool.submit(_encoded, key, part, form)))
+                    self._encoding.append((array.store, self._pool.submit(_encoded, key, part, form, new)))
 
     def flush(self) -> None:
         """Wait until all of it is in the store."""
@@ -64,10 +63,16 @@ class ChunkWriter:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._encoding.clear()
 
+    def _form(self, array: Any) -> ChunkForm | None:
+        if array.path not in self._forms:
+            self._forms[array.path] = ChunkForm.of(array)
+        return self._forms[array.path]
+
     def _store(self, count: int) -> None:
         done = [self._encoding.popleft() for _ in range(count)]
-        if done:
-            sync(_set_all([(store, *future.result()) for store, future in done]))
+        pairs = [(store, *encoded) for store, future in done if (encoded := future.result()) is not None]
+        if pairs:
+            sync(_set_all(pairs))
 
 
 async def _set_all(pairs: Sequence[tuple[Any, str, bytes]]) -> None:
@@ -75,5 +80,5 @@ async def _set_all(pairs: Sequence[tuple[Any, str, bytes]]) -> None:
     await asyncio.gather(*(store.set(key, buffer.from_bytes(raw)) for store, key, raw in pairs))
 
 
-def _encoded(key: str, part: NDArray[Any], form: ChunkForm) -> Encoded:
-    return key, form.encode(part)
+def _encoded(key: str, part: NDArray[Any], form: ChunkForm, new: bool) -> Encoded:
+    return None if new and form.is_fill(part) else (key, form.encode(part))
