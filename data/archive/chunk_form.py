@@ -58,8 +58,9 @@ class ChunkForm:
             whole = np.full(self.shape, self.fill, part.dtype)
             whole[: part.shape[0], : part.shape[1]] = part
             part = whole
-        raw = self.codec.encode(np.ascontiguousarray(part.T if self.by_tag else part))
-        return bytes(raw) + google_crc32c.value(raw).to_bytes(CHECKSUM_BYTES, "little")
+        raw: bytes = self.codec.encode(np.ascontiguousarray(part.T if self.by_tag else part))
+        checksum: bytes = google_crc32c.value(raw).to_bytes(CHECKSUM_BYTES, "little")
+        return raw + checksum
 
     @property
     def size(self) -> int:
