@@ -14,6 +14,8 @@ import numpy as np
 from numcodecs import Blosc, blosc
 from numpy.typing import NDArray
 
+from penstock.data.archive.blosc_frame import part
+
 BY_TICK = ("bytes", "blosc", "crc32c")
 BY_TAG = ("transpose", *BY_TICK)
 SHUFFLES = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
@@ -52,13 +54,13 @@ class ChunkForm:
             shape=tuple(array.chunks), dtype=array.dtype, fill=array.fill_value, codec=codec, by_tag=names == BY_TAG
         )
 
-    def encode(self, part: NDArray[Any]) -> bytes:
-        """`part` [ticks, tags], as it is stored; one that is cut short is filled up."""
-        if part.shape != self.shape:
-            whole = np.full(self.shape, self.fill, part.dtype)
-            whole[: part.shape[0], : part.shape[1]] = part
-            part = whole
-        raw: bytes = self.codec.encode(np.ascontiguousarray(part.T if self.by_tag else part))
+    def encode(self, cells: NDArray[Any]) -> bytes:
+        """`cells` [ticks, tags], as they are stored; a chunk that is cut short is filled up."""
+        if cells.shape != self.shape:
+            whole = np.full(self.shape, self.fill, cells.dtype)
+            whole[: cells.shape[0], : cells.shape[1]] = cells
+            cells = whole
+        raw: bytes = self.codec.encode(np.ascontiguousarray(cells.T if self.by_tag else cells))
         checksum: bytes = google_crc32c.value(raw).to_bytes(CHECKSUM_BYTES, "little")
         return raw + checksum
 
@@ -76,15 +78,27 @@ class ChunkForm:
         if google_crc32c.value(body).to_bytes(CHECKSUM_BYTES, "little") != checksum:
             raise ValueError("stored and computed checksum of a chunk do not match")
         room = scratch[: self.size]
-        blosc.decompress(body, room)
+        frame, first, last = part(body, *self._bytes(ticks, tags))
+        blosc.decompress(frame, room[first:last])
         cells = room.view(self.dtype)
         if self.by_tag:  # whole columns are picked first: they lie together
             return np.asarray(cells.reshape(self.shape[::-1])[:, ticks][tags].T)
         rows = cells.reshape(self.shape)[ticks]
         return rows[:, tags] if isinstance(tags, slice) else np.take(rows, tags, axis=1)
 
-    def is_fill(self, part: NDArray[Any]) -> bool:
+    def _bytes(self, ticks: slice, tags: Columns) -> tuple[int, int]:
+        """First and one past the last byte of a decoded chunk that hold these cells."""
+        if not self.by_tag:
+            first, last = ticks.start, ticks.stop
+        elif isinstance(tags, slice):
+            first, last = tags.start, tags.stop
+        else:
+            first, last = int(tags.min()), int(tags.max()) + 1
+        row = self.size // self.shape[1 if self.by_tag else 0]
+        return first * row, last * row
+
+    def is_fill(self, cells: NDArray[Any]) -> bool:
         """Whether a chunk holds nothing but empty cells."""
-        if part.dtype.kind == "f" and np.isnan(self.fill):
-            return bool(np.isnan(part[0]).all() and np.isnan(part).all())
-        return not (part[0].any() or part.any()) if self.fill == 0 else not (part != self.fill).any()
+        if cells.dtype.kind == "f" and np.isnan(self.fill):
+            return bool(np.isnan(cells[0]).all() and np.isnan(cells).all())
+        return not (cells[0].any() or cells.any()) if self.fill == 0 else not (cells != self.fill).any()

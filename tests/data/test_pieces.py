@@ -140,6 +140,8 @@ def test_a_segment_that_an_older_version_closed_is_read_and_written(tmp_path: Pa
     held.merge(late)
     assert raw(archive.read(ids, 0, ticks)) == raw(held)
     assert raw(archive.read(ids, ticks, 2 * ticks)) == raw(more)
+    few = ids[[60, 10, 3, 69]]  # of a chunk's 64 tags, in whose blocks of four they are the first and others
+    assert raw(archive.read(few, ticks, 2 * ticks)) == raw(picked(more, few))
     both = archive.read(ids[5:7], ticks - 3, ticks + 3)
     assert both.values.tolist() == np.concatenate([held.values[-3:, 5:7], more.values[:3, 5:7]]).tolist()
     view = archive.view()
