@@ -121,21 +121,31 @@ class Cells:
         mine.quality[wins] = other.quality[wins]
         mine.offset[wins] = other.offset[wins]
 
-    def put(self, readings: Readings, grid: Grid, column_of: NDArray[np.int32], late_before: int | None) -> None:
+    def put(
+        self,
+        readings: Readings,
+        grid: Grid,
+        column_of: NDArray[np.int32],
+        late_before: int | None,
+        *,
+        fresh: bool = False,
+    ) -> None:
         """Merge readings in.
 
         `column_of[tag id]` is the column, -1 for tags that are not here (their readings are
         passed over, as are ticks outside the block). A reading of a tick
-        below `late_before` is marked LATE.
+        below `late_before` is marked LATE. `fresh`: the caller knows that these columns are empty.
         """
         if isinstance(readings, Dense):
-            self._put_dense(readings, grid, column_of, late_before)
+            self._put_dense(readings, grid, column_of, late_before, fresh)
             return
         from penstock.data.placing import place  # it builds on this module
 
         place(self, readings, grid, column_of, late_before)
 
-    def _put_dense(self, dense: Dense, grid: Grid, column_of: NDArray[np.int32], late_before: int | None) -> None:
+    def _put_dense(
+        self, dense: Dense, grid: Grid, column_of: NDArray[np.int32], late_before: int | None, fresh: bool
+    ) -> None:
         ticks = grid.tick(dense.times)
         if len(ticks) > 1 and len(np.unique(ticks)) != len(ticks):  # two rows of one cell: the long way orders them
             self.put(dense.long(), grid, column_of, late_before)
@@ -147,17 +157,37 @@ class Cells:
         ticks = ticks[inside]
         at, pick = across.index(ticks - self.first, np.flatnonzero(inside))
         late = None if late_before is None else ticks < late_before
-        new = _cells_of(
-            dense.values[pick], dense.quality[pick], grid.offset(dense.times[inside]), late, self.values.dtype
-        )
-        if not self.quality[at].any():
-            self.values[at], self.quality[at], self.offset[at] = new.values, new.quality, new.offset
+        offsets = grid.offset(dense.times[inside])
+        if fresh or not self.quality[at].any():
+            self._lay_dense(at, dense.values[pick], dense.quality[pick], offsets, late)
             return
+        new = _cells_of(dense.values[pick], dense.quality[pick], offsets, late, self.values.dtype)
         old = Cells(first=0, values=self.values[at], quality=self.quality[at], offset=self.offset[at])
         wins = greater(new, old)
         self.values[at] = np.where(wins, new.values, old.values)
         self.quality[at] = np.where(wins, new.quality, old.quality)
         self.offset[at] = np.where(wins, new.offset, old.offset)
+
+    def _lay_dense(
+        self,
+        at: tuple[Any, ...],
+        raw: Float,
+        status: NDArray[np.uint8],
+        offsets: NDArray[np.uint32],
+        late: NDArray[np.bool_] | None,
+    ) -> None:
+        """`_cells_of`, laid into empty cells `at`; what is whole is written once, without a copy between."""
+        if np.isnan(raw).any():
+            new = _cells_of(raw, status, offsets, late, self.values.dtype)
+            self.values[at], self.quality[at], self.offset[at] = new.values, new.quality, new.offset
+            return
+        self.values[at] = raw
+        marks = np.full(len(offsets), PRESENT, np.uint16)
+        if late is not None:
+            marks[late] |= np.uint16(LATE)
+        self.quality[at] = status | marks[:, None]
+        if offsets.any():
+            self.offset[at] = offsets[:, None]
 
 
 def _cells_of(

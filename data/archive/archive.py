@@ -7,7 +7,7 @@ id only; names come from the caller. Writing is in `committer`, the way from the
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +17,17 @@ import zarr
 from numpy.typing import NDArray
 
 from penstock.data.archive.head import Head
+from penstock.data.archive.pieces import Piece, fetch, pieces, through_zarr
 from penstock.data.archive.repository import (
     BRANCH,
     DTYPES,
-    SegmentName,
+    opened,
     repository,
     segment_ticks,
-    segments,
     sync_filesystem,
     translated,
 )
+from penstock.data.archive.view import View
 from penstock.data.grid import Cells, Grid
 from penstock.errors import ArchiveError
 
@@ -39,28 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Archive", "Head", "View"]
 
 FORMAT = 1
-READ_CELLS = 1 << 24
-"""Cells decoded at a time when only some columns of a chunk are wanted."""
 SNAPSHOTS_OPEN = 8
-
-
-class View:
-    """One snapshot, opened: its arrays are found once."""
-
-    def __init__(self, root: zarr.Group, grid: Grid) -> None:
-        self.root = root
-        self.grid = grid
-        self.segments = segments(root, grid)
-        self.double: NDArray[np.bool_] = np.asarray(root["double"][:], dtype=bool)  # type: ignore[index]
-        self.index = np.where(self.double, np.cumsum(self.double), np.cumsum(~self.double)) - 1
-        self._arrays: dict[tuple[SegmentName, str], Any] = {}
-
-    def array(self, name: SegmentName, which: str) -> Any:
-        """The Zarr array `which` of a segment."""
-        key = (name, which)
-        if key not in self._arrays:
-            self._arrays[key] = self.root[f"{name.path(self.grid.period_ns)}/{which}"]
-        return self._arrays[key]
 
 
 class Archive:
@@ -83,7 +63,8 @@ class Archive:
             elif not begun:
                 raise ArchiveError(f"{folder}: holds no archive; create the site first")
             session = self._repository.readonly_session(branch=BRANCH)
-            attrs: dict[str, Any] = dict(zarr.open_group(session.store, mode="r").attrs)
+            self._opened = session.snapshot_id, opened(session.store)
+            attrs: dict[str, Any] = dict(self._opened[1].attrs)
         if attrs.get("format") != FORMAT:
             raise ArchiveError(f"{folder}: archive format {attrs.get('format')!r}; this penstock reads {FORMAT}")
         self.grid = Grid(period_ns=attrs["period_ns"], origin_ns=attrs["origin_ns"])
@@ -152,12 +133,22 @@ class Archive:
         known = view.double[tags[tags < len(view.double)]]
         cells = Cells.empty(first, max(last - first, 0), len(tags), DTYPES[int(double or bool(known.any()))])
         into = {"value": cells.values, "quality": cells.quality, "offset": cells.offset}
-        for which, out in into.items():
-            self.read_into(out, which, tags, first, view)
+        with translated(self.folder):
+            fetch(p for which, out in into.items() for p in self._pieces(out, which, tags, first, view))
         return cells
 
     def read_into(self, out: NDArray[Any], which: str, tags: NDArray[np.int32], first: int, view: View) -> None:
-        """Fill `out` [k, m] with one of "value", "quality", "offset" of ticks from `first`, where stored."""
+        """Fill `out` [k, m] with one of "value", "quality", "offset" of ticks from `first`, where stored.
+
+        `out` holds empty cells: what is not stored stays as it is.
+        """
+        with translated(self.folder):
+            fetch(self._pieces(out, which, tags, first, view))
+
+    def _pieces(
+        self, out: NDArray[Any], which: str, tags: NDArray[np.int32], first: int, view: View
+    ) -> Iterator[Piece]:
+        """What to read for that; what only Zarr can read is read on the way."""
         last = first + len(out)
         for (dtype, index), name in view.segments.items():
             begin = index * self.segment_ticks
@@ -166,11 +157,12 @@ class Archive:
             inside = inside[view.double[tags[inside]] == (dtype == "float64")]
             if t0 >= t1 or not len(inside):
                 continue
-            with translated(self.folder):
-                _gather(
-                    view.array(name, which), slice(t0 - begin, t1 - begin), view.index[tags[inside]],
-                    out[t0 - first : t1 - first], inside,
-                )  # fmt: skip
+            array, form, ticks = view.array(name, which), view.form(name, which), slice(t0 - begin, t1 - begin)
+            columns, into = view.index[tags[inside]], out[t0 - first : t1 - first]
+            if form is None:
+                through_zarr(array, ticks, columns, into, inside)
+            else:
+                yield from pieces(array, form, ticks, columns, into, inside)
 
     def dataset(
         self,
@@ -201,11 +193,15 @@ class Archive:
             snapshot = snapshot or self._repository.lookup_branch(BRANCH)
             with self._mutex:
                 if snapshot not in self._views:
-                    session = self._repository.readonly_session(snapshot_id=snapshot)
                     while len(self._views) >= SNAPSHOTS_OPEN:
                         self._views.pop(next(iter(self._views)))
-                    self._views[snapshot] = View(zarr.open_group(session.store, mode="r"), self.grid)
+                    self._views[snapshot] = View(self._root(snapshot), self.grid)
                 return self._views[snapshot]
+
+    def _root(self, snapshot: str) -> zarr.Group:
+        if snapshot == self._opened[0]:
+            return self._opened[1]
+        return opened(self._repository.readonly_session(snapshot_id=snapshot).store)
 
     @property
     def repository(self) -> Any:
@@ -228,18 +224,3 @@ class Archive:
             root.create_array("double", shape=(0,), chunks=(1 << 20,), dtype="bool", fill_value=False)
             session.commit("created", metadata=Head(snapshot="", position=0, closed=None).metadata())
         sync_filesystem(self.folder)
-
-
-def _gather(array: Any, ticks: slice, columns: NDArray[np.int64], out: NDArray[Any], where: NDArray[np.intp]) -> None:
-    """out[:, where] = array[ticks, columns], chunk column by chunk column; columns not there stay as they are."""
-    length, width = array.chunks
-    there = columns < array.shape[1]
-    columns, where = columns[there], where[there]
-    for chunk in np.unique(columns // width):
-        picked = columns // width == chunk
-        c0, c1 = int(columns[picked].min()), int(columns[picked].max()) + 1
-        block = max(READ_CELLS // max(c1 - c0, length), 1) // length * length or length
-        for t0 in range(ticks.start, ticks.stop, block):
-            t1 = min(t0 + block, ticks.stop)
-            got = array[t0:t1, c0:c1]
-            out[t0 - ticks.start : t1 - ticks.start, where[picked]] = got[:, columns[picked] - c0]

@@ -7,17 +7,17 @@ bytes. This file plans (which cells, which blocks); `committer` writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from penstock.data.archive import Archive, Head
 from penstock.data.archive.committer import Committer
+from penstock.data.archive.heaps import Heap, stages
 from penstock.data.archive.repository import DTYPES, open_chunks
-from penstock.data.frame import Dense, Frame, Readings
-from penstock.data.grid import Cells, Grid
+from penstock.data.frame import Dense, Readings
+from penstock.data.grid import Grid
 from penstock.data.journal import Journal, Kind, Record, Totals
 from penstock.data.journal.ledger import LateRange, late_ticks, ranges_of, write_ranges
 from penstock.data.layout import Layout
@@ -26,14 +26,12 @@ from penstock.errors import ArchiveError
 
 CELLS_PER_COMMIT = 1 << 22
 MOST_CELLS = 1 << 26
-"""A commit goes on to the end of a block of ticks, so that it is written once, up to so many cells (340 MB)."""
+"""A commit goes on to the end of a block of ticks, to write it once, up to so many cells (340 MB of the journal)."""
 STAGE_CELLS = 1 << 20
 """Cells that are merged at a time, in whole chunks: they stay in the processor's cache meanwhile (10 MB)."""
 SLACK_TICKS = 4
 """Where late readings come, a commit goes on so far into the next block: those of the last ticks are then in it, and
 the block need not be read and written again for their sake."""
-EVERYTHING = int(np.iinfo(np.int64).max)
-"""As `late_before`: all of it is late."""
 
 Progress = Callable[[int, int], None]
 """Called with (sequences done, sequences to do)."""
@@ -101,33 +99,6 @@ class Batch:
                 self.heaps.setdefault((double, is_late, tags), []).append(part)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Heap:
-    """Readings that are all late or all on time, in order of tick; of dense ones each tick once, or they are long."""
-
-    readings: Readings
-    ticks: NDArray[np.int64]
-    """Of each row, ascending."""
-    is_late: bool
-
-    @classmethod
-    def of(cls, readings: Readings, grid: Grid, is_late: bool) -> Heap:
-        """Sorted; what arrived in order is not copied."""
-        ticks = grid.tick(readings.times)
-        if isinstance(readings, Dense) and len(np.unique(ticks)) < len(ticks):
-            readings = readings.long()
-            ticks = grid.tick(readings.times)
-        if not bool((np.diff(ticks) >= 0).all()):
-            order = np.argsort(ticks, kind="stable")
-            readings, ticks = readings.rows(order), ticks[order]
-        return cls(readings=readings, ticks=ticks, is_late=is_late)
-
-    def part(self, begin: int, end: int) -> Heap:
-        """Rows begin..end-1."""
-        rows = slice(begin, end)
-        return Heap(readings=self.readings.rows(rows), ticks=self.ticks[rows], is_late=self.is_late)
-
-
 def drain(
     journal: Journal,
     archive: Archive,
@@ -189,7 +160,7 @@ def write(batch: Batch, committer: Committer, layout: Layout) -> None:
     """Merge a batch's readings into the archive, block by block; each block is touched once per dtype."""
     for double, dtype in enumerate(DTYPES):
         heaps = [
-            Heap.of(_joined(heap), committer.archive.grid, is_late)
+            Heap.of(heap, committer.archive.grid, is_late)
             for (is_double, is_late, _), heap in batch.heaps.items()
             if is_double == double
         ]
@@ -200,7 +171,7 @@ def write(batch: Batch, committer: Committer, layout: Layout) -> None:
             until = [int(np.searchsorted(h.ticks, last)) for h in heaps]
             parts = [h.part(a, u) for h, a, u in zip(heaps, at, until, strict=True) if a < u]
             wide = max(STAGE_CELLS // chunk[0] // chunk[1], 1) * chunk[1]
-            for column, stage in _stages(parts, dtype, index, wide, committer.archive.grid):
+            for column, stage in stages(parts, dtype, index, wide, committer.archive.grid):
                 committer.merge(dtype, column, stage)
             at = until
 
@@ -212,64 +183,4 @@ def close(committer: Committer) -> None:
             committer.close_segment(dtype, index)
 
 
-def _stages(
-    parts: Sequence[Heap], dtype: str, index: NDArray[np.int32], wide: int, grid: Grid
-) -> Iterator[tuple[int, Cells]]:
-    """The cells of some readings of one block, in ranges of `wide` columns: (first column, cells)."""
-    first, last = min(int(p.ticks[0]) for p in parts), max(int(p.ticks[-1]) for p in parts) + 1
-    across = [_Across.of(part, index) for part in parts]
-    tags, local = int(np.count_nonzero(index >= 0)), np.arange(wide, dtype=np.int32)
-    begin, end = min(int(a.columns[0]) for a in across), max(int(a.columns[-1]) for a in across) + 1
-    for column in range(begin // wide * wide, end, wide):
-        upto = min(column + wide, tags)
-        inside = [(part, a.is_late) for a in across if (part := a.part(column, upto)) is not None]
-        if inside:
-            stage = Cells.empty(first, last - first, upto - column, dtype)
-            for readings, is_late in inside:
-                stage.put(readings, grid, local, EVERYTHING if is_late else None)
-            yield column, stage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Across:
-    """A heap's readings in order of the archive's columns, so that those of a range of columns lie together."""
-
-    readings: Readings
-    columns: NDArray[np.int32]
-    """Ascending: of each column of dense rows, or of each reading."""
-    is_late: bool
-
-    @classmethod
-    def of(cls, heap: Heap, index: NDArray[np.int32]) -> _Across:
-        """`index`: the archive's column of each tag."""
-        readings, columns = heap.readings, index[heap.readings.tags]
-        if not bool((np.diff(columns) >= 0).all()):
-            order = np.argsort(columns, kind="stable")
-            columns = columns[order]
-            readings = readings.columns(order) if isinstance(readings, Dense) else readings.rows(order)
-        return cls(readings=readings, columns=columns, is_late=heap.is_late)
-
-    def part(self, begin: int, end: int) -> Readings | None:
-        """The readings of columns begin..end-1, counted from 0 as their tags; None where there is none."""
-        a, b = np.searchsorted(self.columns, (begin, end)).tolist()
-        if a == b:
-            return None
-        r, tags = self.readings, self.columns[a:b] - np.int32(begin)
-        if isinstance(r, Dense):
-            return Dense(times=r.times, tags=tags, values=r.values[:, a:b], quality=r.quality[:, a:b])
-        return Frame(times=r.times[a:b], tags=tags, values=r.values[a:b], quality=r.quality[a:b])
-
-
 _bytes_of: Remembered[bytes] = Remembered()
-
-
-def _joined(heap: list[Readings]) -> Readings:
-    """One block of readings; the heap's are all long, or all dense with the same tags."""
-    if len(heap) == 1:
-        return heap[0]
-    times = np.concatenate([r.times for r in heap])
-    values = np.concatenate([r.values for r in heap])
-    quality = np.concatenate([r.quality for r in heap])
-    if isinstance(heap[0], Dense):
-        return Dense(times=times, tags=heap[0].tags, values=values, quality=quality)
-    return Frame(times=times, tags=np.concatenate([r.tags for r in heap]), values=values, quality=quality)

@@ -14,19 +14,16 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import google_crc32c
-import numpy as np
-from numcodecs import Blosc
 from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-CHAIN = ("bytes", "blosc", "crc32c")
-SHUFFLES = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
+from penstock.data.archive.chunk_form import ChunkForm
+
 WAITING = 24
 """Chunks that may wait for their encoding, raw: some MB each."""
-Encoded = tuple[str, bytes]
-"""Key in the store, and what lies there."""
+Encoded = tuple[str, bytes] | None
+"""Key in the store, and what lies there; None: nothing need lie there."""
 
 
 class ChunkWriter:
@@ -35,6 +32,7 @@ class ChunkWriter:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0))), thread_name_prefix="chunks")
         self._encoding: deque[tuple[Any, Future[Encoded]]] = deque()
+        self._forms: dict[str, ChunkForm | None] = {}
 
     def put(self, arrays: Sequence[Any], blocks: Sequence[NDArray[Any]], row: int, column: int, *, new: bool) -> None:
         """Store a block [k, m] in each of `arrays`; (row, column) is a chunk's corner, and whole chunks are filled.
@@ -43,22 +41,18 @@ class ChunkWriter:
         of fill values need not be written.
         """
         for array, block in zip(arrays, blocks, strict=True):
-            codec = blosc_of(array)
-            if codec is None:
+            form = self._form(array)
+            if form is None:
                 array[row : row + len(block), column : column + block.shape[1]] = block
                 continue
-            long, wide = array.chunks
+            long, wide = form.shape
             for r in range(0, len(block), long):
                 for c in range(0, block.shape[1], wide):
                     part = block[r : r + long, c : c + wide]
-                    if new and is_fill(part, array.fill_value):
-                        continue
                     key = f"{array.path}/{array.metadata.encode_chunk_key(((row + r) // long, (column + c) // wide))}"
                     if len(self._encoding) >= WAITING:
                         self._store(len(self._encoding) // 2)
-                    self._encoding.append(
-                        (array.store, self._pool.submit(encoded, key, part, (long, wide), array.fill_value, codec))
-                    )
+                    self._encoding.append((array.store, self._pool.submit(_encoded, key, part, form, new)))
 
     def flush(self) -> None:
         """Wait until all of it is in the store."""
@@ -69,10 +63,16 @@ class ChunkWriter:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._encoding.clear()
 
+    def _form(self, array: Any) -> ChunkForm | None:
+        if array.path not in self._forms:
+            self._forms[array.path] = ChunkForm.of(array)
+        return self._forms[array.path]
+
     def _store(self, count: int) -> None:
         done = [self._encoding.popleft() for _ in range(count)]
-        if done:
-            sync(_set_all([(store, *future.result()) for store, future in done]))
+        pairs = [(store, *encoded) for store, future in done if (encoded := future.result()) is not None]
+        if pairs:
+            sync(_set_all(pairs))
 
 
 async def _set_all(pairs: Sequence[tuple[Any, str, bytes]]) -> None:
@@ -80,30 +80,5 @@ async def _set_all(pairs: Sequence[tuple[Any, str, bytes]]) -> None:
     await asyncio.gather(*(store.set(key, buffer.from_bytes(raw)) for store, key, raw in pairs))
 
 
-def encoded(key: str, part: NDArray[Any], chunk: tuple[int, int], fill: Any, codec: Blosc) -> Encoded:
-    """A chunk as it lies in the store; one that is cut short is filled up."""
-    if part.shape != chunk:
-        whole = np.full(chunk, fill, part.dtype)
-        whole[: part.shape[0], : part.shape[1]] = part
-        part = whole
-    raw = codec.encode(np.ascontiguousarray(part))
-    return key, raw + google_crc32c.value(raw).to_bytes(4, "little")
-
-
-def is_fill(part: NDArray[Any], fill: Any) -> bool:
-    """Whether a chunk holds nothing but the fill value."""
-    if part.dtype.kind == "f":
-        return bool(np.isnan(part[0]).all() and np.isnan(part).all()) if np.isnan(fill) else not (part != fill).any()
-    return not (part[0].any() or part.any()) if fill == 0 else not (part != fill).any()
-
-
-def blosc_of(array: Any) -> Blosc | None:
-    """The compressor of an array with the codecs that this file knows; None for another one, and on odd machines."""
-    codecs = [codec.to_dict() for codec in array.metadata.codecs]
-    if tuple(c["name"] for c in codecs) != CHAIN or array.dtype.newbyteorder("<") != array.dtype:
-        return None
-    said = codecs[1]["configuration"]
-    return Blosc(
-        cname=said["cname"], clevel=said["clevel"], shuffle=SHUFFLES[said["shuffle"]], blocksize=said["blocksize"],
-        typesize=said["typesize"],
-    )  # fmt: skip
+def _encoded(key: str, part: NDArray[Any], form: ChunkForm, new: bool) -> Encoded:
+    return None if new and form.is_fill(part) else (key, form.encode(part))

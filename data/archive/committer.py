@@ -17,20 +17,20 @@ from typing import Any
 
 import icechunk
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from penstock.data.archive import Archive, Head, View
 from penstock.data.archive.chunks import ChunkWriter
+from penstock.data.archive.pieces import read_block
+from penstock.data.archive.regions import chunks_held, columns_of, held, runs, union
 from penstock.data.archive.repository import (
     ARRAYS,
     BRANCH,
-    CLOSED_TAGS,
-    CLOSED_TICKS,
     DTYPES,
     SegmentName,
     make_segment,
     open_chunks,
+    opened,
     sync_filesystem,
     translated,
 )
@@ -85,19 +85,19 @@ class Committer:
 
         Whole chunks are read and written where the block holds readings, others are left alone.
         """
-        held = _held(stage.quality)  # an empty cell's quality is 0
-        if held is None:
+        rows = held(stage.quality)  # an empty cell's quality is 0
+        if rows is None:
             return
         with translated(self.archive.folder):
             name = self._segment(dtype, stage.first // self.archive.segment_ticks)
             width = self._view.array(name, "value").chunks[1]
-            chunks = _chunks(stage.quality, column, width)
+            chunks = chunks_held(stage.quality, column, width)
             first, last = self.block(dtype, stage.first)
             most = max(REGION_CELLS // ((last - first) * width), 1)
-            for run in _runs(chunks, most):
+            for run in runs(chunks, most):
                 self._merge_region(name, (first, last), (run[0] * width, (run[1] + 1) * width), column, stage)
-        span = (stage.first + held[0], stage.first + held[1])
-        self._span = span if self._span[0] == self._span[1] else _union(self._span, span)
+        span = (stage.first + rows[0], stage.first + rows[1])
+        self._span = span if self._span[0] == self._span[1] else union(self._span, span)
 
     def commit(
         self, position: int, closed: int | None, source_offsets: Mapping[str, int], totals: Mapping[str, Totals]
@@ -120,8 +120,9 @@ class Committer:
             ticks, tags = self._view.array(name, "value").shape
             make_segment(self._view.root, self.archive.grid, closed, tags, ticks)
             self._chunks.flush()
-            for which in ARRAYS:
-                self._copy(self._view.array(name, which), self._view.array(closed, which))
+            for which, fill in ARRAYS.items():
+                _copy(self._view.array(name, which), self._view.array(closed, which), fill, self._chunks)
+            self._chunks.flush()
             del self._view.root[name.path(self.archive.grid.period_ns)]
         self._commit(self.head)
 
@@ -160,7 +161,7 @@ class Committer:
     def _start(self) -> None:
         with translated(self.archive.folder):
             self._session = self.archive.repository.writable_session(BRANCH)
-            self._view = View(zarr.open_group(self._session.store, mode="r+"), self.archive.grid)
+            self._view = View(opened(self._session.store, "r+"), self.archive.grid)
         self._span = self.head.span
         self._touched: set[tuple[SegmentName, int, int]] = set()
         """Chunk columns of blocks of ticks that were written since the head."""
@@ -200,12 +201,12 @@ class Committer:
         begin = name.index * self.archive.segment_ticks
         c0, c1 = columns[0], min(columns[1], arrays[0].shape[1])
         s0, s1 = max(c0, column), min(c1, column + stage.values.shape[1])
-        cells, mine = _columns(stage, slice(s0 - column, s1 - column)), slice(s0 - c0, s1 - c0)
+        cells, mine = columns_of(stage, slice(s0 - column, s1 - column)), slice(s0 - c0, s1 - c0)
         new = self._is_new(name, ticks, (c0, c1))
         if not new or (stage.first, stage.last, s0, s1) != (*ticks, c0, c1):
             wide = (ticks[1] - ticks[0], c1 - c0)
             whole = Cells.empty(ticks[0], *wide, name.dtype) if new else self._stored(name, arrays, ticks, (c0, c1))
-            _columns(whole.rows(stage.first, stage.last), mine).merge(cells)
+            columns_of(whole.rows(stage.first, stage.last), mine).merge(cells)
             cells = whole
         blocks = (cells.values, cells.quality, cells.offset)
         self._chunks.put(arrays, blocks, ticks[0] - begin, c0, new=new)
@@ -222,17 +223,23 @@ class Committer:
         """Cells of ticks [first, last) and columns [first, last)."""
         self._chunks.flush()
         begin = name.index * self.archive.segment_ticks
-        where = (slice(ticks[0] - begin, ticks[1] - begin), slice(*columns))
-        value, quality, offset = (np.array(array[where]) for array in arrays)
-        return Cells(first=ticks[0], values=value, quality=quality, offset=offset)
+        cells = Cells.empty(ticks[0], ticks[1] - ticks[0], columns[1] - columns[0], name.dtype)
+        where = slice(ticks[0] - begin, ticks[1] - begin)
+        for array, into in zip(arrays, (cells.values, cells.quality, cells.offset), strict=True):
+            read_block(array, where, columns[0], into)
+        return cells
 
-    def _copy(self, source: Any, target: Any) -> None:
-        ticks, tags = source.shape
-        wide = max(REGION_CELLS // CLOSED_TICKS // CLOSED_TAGS, 1) * CLOSED_TAGS
-        for t0 in range(0, ticks, CLOSED_TICKS):
-            for c0 in range(0, tags, wide):
-                where = (slice(t0, min(t0 + CLOSED_TICKS, ticks)), slice(c0, min(c0 + wide, tags)))
-                target[where] = source[where]
+
+def _copy(source: Any, target: Any, fill: Any, chunks: ChunkWriter) -> None:
+    """All cells of one array into another of the same shape, in regions that are whole chunks of the other."""
+    ticks, tags = source.shape
+    long, wide = target.chunks
+    wide *= max(REGION_CELLS // long // wide, 1)
+    for t0 in range(0, ticks, long):
+        for c0 in range(0, tags, wide):
+            block = np.full((min(long, ticks - t0), min(wide, tags - c0)), fill, source.dtype)
+            read_block(source, slice(t0, t0 + len(block)), c0, block)
+            chunks.put([target], [block], t0, c0, new=True)
 
 
 def _known(repo: icechunk.Repository, snapshot: str) -> bool:
@@ -242,42 +249,6 @@ def _known(repo: icechunk.Repository, snapshot: str) -> bool:
     except (icechunk.IcechunkError, ValueError):
         return False
     return True
-
-
-def _columns(cells: Cells, which: slice) -> Cells:
-    return Cells(
-        first=cells.first,
-        values=cells.values[:, which],
-        quality=cells.quality[:, which],
-        offset=cells.offset[:, which],
-    )
-
-
-def _held(quality: NDArray[np.uint16]) -> tuple[int, int] | None:
-    """First row and one past the last row that hold a reading; full rows are seen at once."""
-    rows = range(len(quality))
-    first = next((i for i in rows if quality[i].any()), None)
-    return None if first is None else (first, next(i for i in reversed(rows) if quality[i].any()) + 1)
-
-
-def _chunks(quality: NDArray[np.uint16], column: int, width: int) -> NDArray[np.int64]:
-    """Numbers of the chunk columns that hold a reading; `quality` begins at `column`."""
-    ends = range(column // width, -(-(column + quality.shape[1]) // width))
-    cuts = ((i, slice(max(i * width - column, 0), (i + 1) * width - column)) for i in ends)
-    return np.array([i for i, cut in cuts if quality[0, cut].any() or quality[:, cut].any()], np.int64)
-
-
-def _union(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
-    return min(a[0], b[0]), max(a[1], b[1])
-
-
-def _runs(chunks: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
-    """First and last of each run of neighbours in ascending `chunks`, none longer than `most`."""
-    cuts = np.flatnonzero(np.diff(chunks) != 1) + 1
-    for run in np.split(chunks, cuts):
-        for at in range(0, len(run), most):
-            part = run[at : at + most]
-            yield int(part[0]), int(part[-1])
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The edge to icechunk and Zarr: a repository in a local folder, and how its arrays lie.
 
     <period_ns>/<dtype>/open.<segment>/{value, quality, offset}     wide chunks, few ticks: being written
-    <period_ns>/<dtype>/closed.<segment>/{value, quality, offset}   long chunks, few tags: being read
+    <period_ns>/<dtype>/closed.<segment>/{value, quality, offset}   long chunks, few tags, tag after tag: being read
 
 Axes are [tick in segment, tag among the tags of its dtype]. A segment has a fixed number of ticks and
 its arrays have them all from the start: ticks not yet written are chunks that do not exist. Foreign
@@ -16,12 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import icechunk
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec
+from zarr.core.sync import sync
 
 from penstock.data.grid import Grid
 from penstock.errors import ArchiveError
@@ -38,7 +39,10 @@ OPEN_CELLS = 1 << 19
 """Cells of a chunk of an open segment."""
 OPEN_TICKS = (60, 512)
 OPEN_TAGS = (64, 8192)
-CLOSED_TICKS, CLOSED_TAGS = 8192, 64
+CLOSED_TICKS = 8192
+CLOSED_TAGS = (8, 64)
+CLOSED_BLOCK = 1 << 15
+"""Times the bytes of an item: what Blosc compresses by itself, four tags of a closed chunk. It need not decode more."""
 SPLIT_CHUNKS = 64
 """Chunks along time per manifest: a commit rewrites one manifest, not all."""
 
@@ -68,6 +72,12 @@ def open_chunks(ticks: int, tags: int) -> tuple[int, int]:
     wide = min(max(1 << (max(tags, 1) - 1).bit_length(), OPEN_TAGS[0]), OPEN_TAGS[1])
     long = min(max(OPEN_CELLS // wide, OPEN_TICKS[0]), OPEN_TICKS[1])
     return min(long, ticks), wide
+
+
+def closed_chunks(ticks: int, tags: int) -> tuple[int, int]:
+    """Chunk shape of a closed segment of `ticks` by `tags`."""
+    wide = min(max(1 << (max(tags, 1) - 1).bit_length(), CLOSED_TAGS[0]), CLOSED_TAGS[1])
+    return min(CLOSED_TICKS, ticks), wide
 
 
 @contextmanager
@@ -105,8 +115,15 @@ def repository(folder: Path, *, create: bool) -> icechunk.Repository:
 
 
 def make_segment(root: zarr.Group, grid: Grid, name: SegmentName, tags: int, ticks: int) -> None:
-    """Create the (empty) arrays of a segment."""
-    chunks = (min(CLOSED_TICKS, ticks), CLOSED_TAGS) if name.closed else open_chunks(ticks, tags)
+    """Create the (empty) arrays of a segment.
+
+    lz4, because it decodes several times faster than zstd; a closed segment is as small with it as with zstd, since a
+    tag's cells lie together there (docs/benchmarks.md, "What a closed segment's form decides"). Segments that older
+    versions closed are zstd, a tick's cells together: each array says itself how it lies.
+    """
+    chunks = closed_chunks(ticks, tags) if name.closed else open_chunks(ticks, tags)
+    level, block = (5, CLOSED_BLOCK) if name.closed else (1, 0)
+    packed = BloscCodec(cname="lz4", clevel=level, shuffle="shuffle", blocksize=block)
     for array, fill in ARRAYS.items():
         root.create_array(
             f"{name.path(grid.period_ns)}/{array}",
@@ -114,23 +131,31 @@ def make_segment(root: zarr.Group, grid: Grid, name: SegmentName, tags: int, tic
             chunks=chunks,
             dtype={"value": name.dtype, "quality": "uint16", "offset": "uint32"}[array],
             fill_value=fill,
-            # What is being written is compressed fast (5 times the speed, 1.2 times the size), what stays is small.
-            compressors=[BloscCodec(cname="zstd" if name.closed else "lz4", clevel=1, shuffle="shuffle"), CHECKSUM],
+            filters=[TransposeCodec(order=(1, 0))] if name.closed else None,
+            compressors=[packed, CHECKSUM],
             dimension_names=["time", "tag"],
         )
+
+
+def opened(store: Any, mode: Literal["r", "r+"] = "r") -> zarr.Group:
+    """The root group of a session's store. The format is said: Zarr would look for an older one as well."""
+    return zarr.open_group(store, mode=mode, zarr_format=3)
 
 
 def segments(root: zarr.Group, grid: Grid) -> dict[tuple[str, int], SegmentName]:
     """The segments that a snapshot holds, by dtype and index."""
     found: dict[tuple[str, int], SegmentName] = {}
-    for dtype in DTYPES:
-        group: Any = root.get(f"{grid.period_ns}/{dtype}")
-        if group is None:
-            continue
-        for key in group.group_keys():
+    for dtype, keys in zip(DTYPES, sync(_listed(root.store, grid)), strict=True):
+        for key in keys:
             state, _, index = key.partition(".")
-            found[dtype, int(index)] = SegmentName(dtype=dtype, index=int(index), closed=state == "closed")
+            if state in ("open", "closed"):
+                found[dtype, int(index)] = SegmentName(dtype=dtype, index=int(index), closed=state == "closed")
     return found
+
+
+async def _listed(store: Any, grid: Grid) -> list[list[str]]:
+    """Names below the groups of DTYPES."""
+    return [[key async for key in store.list_dir(f"{grid.period_ns}/{dtype}")] for dtype in DTYPES]
 
 
 def sync_filesystem(folder: Path) -> None:

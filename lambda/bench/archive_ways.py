@@ -86,7 +86,7 @@ def _best(work: Callable[[NDArray[np.int32]], int], plant: WidePlant) -> float:
         begun = time.perf_counter()
         size = work(np.sort(at).astype(np.int32))
         best = max(best, size / (time.perf_counter() - begun) / 1e9)
-    return round(best, 3)
+    return float(f"{best:.3g}")  # a small one is not 0
 
 
 def _filled(folder: Path, plant: WidePlant, ticks: int, closed: int) -> tuple[Journal, Archive, Layout]:

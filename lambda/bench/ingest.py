@@ -104,7 +104,7 @@ def _archive(folder: Path, wish: Wish, told: Told) -> list[Row]:
             better="higher",
         ),
         Row(
-            what="archive-train-read-gb-per-s", unit="GB/s", ours=round(read, 3), peers=read_peers, goal=GOAL_READ,
+            what="archive-train-read-gb-per-s", unit="GB/s", ours=read, peers=read_peers, goal=GOAL_READ,
             better="higher",
         ),
     ]  # fmt: skip

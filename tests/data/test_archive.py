@@ -13,7 +13,7 @@ from reading_strategies import raw
 
 from penstock.data.archive import Archive
 from penstock.data.archive.committer import Committer
-from penstock.data.archive.repository import open_chunks, segment_ticks
+from penstock.data.archive.repository import closed_chunks, open_chunks, segment_ticks
 from penstock.data.grid import PRESENT, Cells, Grid
 from penstock.data.plant import HOUR_NS, Tag
 from penstock.errors import ArchiveBusy, ArchiveError
@@ -100,7 +100,7 @@ def test_a_closed_segment_reads_the_same_and_takes_late_cells(archive: Archive) 
         committer.close_segment("float32", 0)
         committer.close_segment("float32", 0)
         assert committer.open_segments(YEAR + 1) == []
-        assert archive.view().array(archive.view().segments["float32", 0], "value").chunks == (8192, 64)
+        assert archive.view().array(archive.view().segments["float32", 0], "value").chunks == (8192, 8)
         assert raw(archive.read(ids(0, 2, 3), 0, YEAR + 10)) == raw(before)
         assert archive.head().position == 1
 
@@ -188,8 +188,27 @@ def test_a_changed_byte_in_a_chunk_is_an_error(archive: Archive) -> None:
         chunk = bytearray(path.read_bytes())
         chunk[len(chunk) // 2] ^= 1
         path.write_bytes(chunk)
-    with pytest.raises(ArchiveError, match="restore"):
+    with pytest.raises(ArchiveError, match=r"checksum.*restore"):
         Archive.open(archive.folder).read(ids(0), 0, 500)
+
+
+def test_a_changed_byte_in_a_closed_segment_is_an_error(archive: Archive) -> None:
+    with archive.committer() as committer:
+        committer.admit(DOUBLE)
+        put(committer, "float32", 0, cells(0, 500, 3, 1))
+        committer.commit(1, None, {}, {})
+        kept = set((archive.folder / "chunks").iterdir())
+        committer.close_segment("float32", 0)
+    long = set((archive.folder / "chunks").iterdir()) - kept
+    assert long
+    for path in long:
+        chunk = bytearray(path.read_bytes())
+        chunk[len(chunk) // 2] ^= 1
+        path.write_bytes(chunk)
+    with pytest.raises(ArchiveError, match=r"closed\.0/.*checksum.*restore"):
+        Archive.open(archive.folder).read(ids(0), 0, 500)
+    with archive.committer() as committer, pytest.raises(ArchiveError, match="checksum"):
+        put(committer, "float32", 0, cells(5, 1, 3, 2))
 
 
 def test_the_dataset_is_lazy_and_equals_read(archive: Archive) -> None:
@@ -238,3 +257,8 @@ def test_chunks_of_an_open_segment_hold_about_the_same_number_of_cells() -> None
         (512, 64), (512, 64), (512, 1024), (64, 8192), (64, 8192)
     ]  # fmt: skip
     assert open_chunks(100, 11) == (100, 64)
+
+
+def test_chunks_of_a_closed_segment_are_no_wider_than_the_plant() -> None:
+    assert [closed_chunks(86_400, n) for n in (1, 11, 33, 1_000)] == [(8192, 8), (8192, 16), (8192, 64), (8192, 64)]
+    assert closed_chunks(100, 11) == (100, 16)

@@ -7,21 +7,26 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from penstock.data.archive.chunks import ChunkWriter, blosc_of
+from penstock.data.archive.chunk_form import ChunkForm
+from penstock.data.archive.chunks import ChunkWriter
 
 SHAPE, CHUNKS = (20, 50), (8, 16)
 KINDS = [("float32", np.nan, "lz4"), ("float64", np.nan, "zstd"), ("uint16", 0, "lz4"), ("uint32", 0, "zstd")]
+BY_TAG = [False, True]
 
 
-def made(dtype: str, fill: Any, cname: Any) -> zarr.Array[Any]:
+def made(dtype: str, fill: Any, cname: Any, by_tag: bool = False) -> zarr.Array[Any]:
     codecs = [BloscCodec(cname=cname, clevel=1, shuffle="shuffle"), Crc32cCodec()]
+    turned = [TransposeCodec(order=(1, 0))] if by_tag else None
     root = zarr.create_group(MemoryStore())
-    return root.create_array("a/value", shape=SHAPE, chunks=CHUNKS, dtype=dtype, fill_value=fill, compressors=codecs)
+    return root.create_array(
+        "a/value", shape=SHAPE, chunks=CHUNKS, dtype=dtype, fill_value=fill, filters=turned, compressors=codecs
+    )
 
 
 def stored(array: zarr.Array[Any]) -> dict[str, bytes]:
@@ -36,12 +41,13 @@ def stored(array: zarr.Array[Any]) -> dict[str, bytes]:
     return sync(read())
 
 
+@pytest.mark.parametrize("by_tag", BY_TAG)
 @pytest.mark.parametrize(("dtype", "fill", "cname"), KINDS)
-def test_the_same_bytes_as_zarr_writes(dtype: str, fill: Any, cname: str) -> None:
+def test_the_same_bytes_as_zarr_writes(dtype: str, fill: Any, cname: str, by_tag: bool) -> None:
     """A block from a chunk's corner to both edges, whose chunks are cut short there; one of its chunks is empty."""
     block = np.random.default_rng(3).normal(50, 9, (12, 34)).astype(dtype)
     block[:8, :16] = fill
-    plain, ours, writer = made(dtype, fill, cname), made(dtype, fill, cname), ChunkWriter()
+    plain, ours, writer = made(dtype, fill, cname, by_tag), made(dtype, fill, cname, by_tag), ChunkWriter()
     plain[8:20, 16:50] = block
     writer.put([ours], [block], 8, 16, new=True)
     writer.flush()
@@ -63,7 +69,7 @@ def test_what_lay_there_is_replaced_by_nothing_too() -> None:
 def test_an_array_with_other_codecs_is_written_by_zarr() -> None:
     root, writer = zarr.create_group(MemoryStore()), ChunkWriter()
     array = root.create_array("a", shape=SHAPE, chunks=CHUNKS, dtype="float32", fill_value=np.nan)
-    assert blosc_of(array) is None
+    assert ChunkForm.of(array) is None
     block = np.arange(8 * 16, dtype=np.float32).reshape(8, 16)
     writer.put([array], [block], 8, 16, new=True)
     writer.close()
