@@ -62,8 +62,22 @@ class Dense:
 
     def __len__(self) -> int:
         if self._count < 0:
-            object.__setattr__(self, "_count", int(np.count_nonzero(self.present())))
+            empty = np.isnan(self.values)
+            count = self.values.size
+            if empty.any():
+                count -= int(np.count_nonzero(empty & (self.quality == GOOD)))
+            object.__setattr__(self, "_count", count)
         return self._count
+
+    @property
+    def counted_full(self) -> bool:
+        """Whether it was counted, and every place holds a reading."""
+        return self._count == self.values.size
+
+    def full(self) -> Dense:
+        """Itself, which is known to hold a reading at every place: nobody needs to count them."""
+        object.__setattr__(self, "_count", self.values.size)
+        return self
 
     def present(self) -> NDArray[np.bool_]:
         """[k, m] true where there is a reading (a NaN with a bad status is one)."""

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from penstock.data.frame import Frame, Readings
+from penstock.data.frame import Dense, Readings
 from penstock.data.grid import Grid
 from penstock.data.journal import ClockDecision
 
@@ -163,7 +163,9 @@ def begin_of(decision: ClockDecision) -> int:
 
 def span_of(readings: Readings) -> tuple[int, int] | None:
     """Oldest and newest event time among the readings, ns; None where there are none."""
-    times = readings.times if isinstance(readings, Frame) else readings.times[readings.present().any(axis=1)]
+    times = readings.times
+    if isinstance(readings, Dense) and len(readings) < readings.values.size:
+        times = times[readings.present().any(axis=1)]
     return (int(times.min()), int(times.max())) if len(times) else None
 
 
