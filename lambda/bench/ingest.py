@@ -59,7 +59,7 @@ def _mqtt(folder: Path, seconds: float, told: Told) -> list[Row]:
     for kind in kinds:
         peer = mine = 0.0
         for turn in range(TURNS):
-            # A broker of its own each time: one that had known us before would keep all that it is sent for our session.
+            # A broker of its own each time: one that has known us keeps all that it is sent for our session.
             place = folder / f"{kind}-{turn}"
             told(f"MQTT, {kind}: {COUNTS}, turn {turn + 1} of {TURNS}")
             with broker(place / "counted") as port:
