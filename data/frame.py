@@ -63,6 +63,16 @@ class Dense:
     def __len__(self) -> int:
         return int(self.counts().sum())
 
+    @property
+    def counted_full(self) -> bool:
+        """Whether it was counted, and every place holds a reading."""
+        return self._counts is not None and len(self) == self.values.size
+
+    def full(self) -> Dense:
+        """Itself, which is known to hold a reading at every place: nobody needs to count them."""
+        object.__setattr__(self, "_counts", np.full(len(self.times), len(self.tags), np.int64))
+        return self
+
     def present(self) -> NDArray[np.bool_]:
         """[k, m] true where there is a reading (a NaN with a bad status is one)."""
         return ~self._absent()
@@ -77,7 +87,8 @@ class Dense:
 
     def _absent(self) -> NDArray[np.bool_]:
         absent = np.isnan(self.values)
-        absent &= self.quality == GOOD
+        if absent.any():
+            absent &= self.quality == GOOD
         return np.asarray(absent, bool)
 
     def long(self) -> Frame:

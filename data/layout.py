@@ -124,7 +124,8 @@ class Layout:
     def _columns(self, dense: Dense, place: _Place) -> Readings:
         values = np.ascontiguousarray(dense.values[:, place.at], self.dtype(place.shard))
         quality = np.ascontiguousarray(dense.quality[:, place.at])
-        return Dense(times=dense.times, tags=place.tags, values=values, quality=quality)
+        part = Dense(times=dense.times, tags=place.tags, values=values, quality=quality)
+        return part.full() if dense.counted_full else part
 
     def _rows(self, frame: Frame, shards: NDArray[np.int32], shard: int) -> Readings:
         part = frame.only(shards == shard)

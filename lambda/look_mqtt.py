@@ -25,7 +25,7 @@ from penstock.overheard import Message, overheard
 from penstock.sources import access
 from penstock.speed.broker import address_of, context_of, encrypted
 from penstock.speed.source import Access
-from penstock.speed.sources.mqtt import REFUSED
+from penstock.speed.sources.mqtt_session import REFUSED
 
 NAME = "mqtt"
 ALL = "#"

@@ -175,7 +175,10 @@ class Intake:
 def _pieces(readings: Readings) -> Iterator[Readings]:
     """Rows in pieces of at most CELLS values; at least one piece."""
     most = max(1, CELLS // max(1, len(readings.tags) if isinstance(readings, Dense) else 1))
-    for begin in range(0, max(1, len(readings.times)), most):
+    if len(readings.times) <= most:
+        yield readings
+        return
+    for begin in range(0, len(readings.times), most):
         yield readings.rows(slice(begin, begin + most))
 
 

@@ -56,17 +56,18 @@ def _mqtt(folder: Path, seconds: float, told: Told) -> list[Row]:
 
     found: dict[Kind, tuple[float, float]] = {}
     kinds: tuple[Kind, ...] = ("json", "arrow")
-    with broker(folder / "broker") as port:
-        for kind in kinds:
-            peer = mine = 0.0
-            for turn in range(TURNS):
-                told(f"MQTT, {kind}: {COUNTS}, turn {turn + 1} of {TURNS}")
+    for kind in kinds:
+        peer = mine = 0.0
+        for turn in range(TURNS):
+            # A broker of its own each time: one that has known us keeps all that it is sent for our session.
+            place = folder / f"{kind}-{turn}"
+            told(f"MQTT, {kind}: {COUNTS}, turn {turn + 1} of {TURNS}")
+            with broker(place / "counted") as port:
                 peer = max(peer, counted(port, kind, seconds) * READINGS[kind])
-                told(f"MQTT, {kind}: ours, turn {turn + 1} of {TURNS}")
-                place = folder / f"{kind}-{turn}"
-                place.mkdir()
+            told(f"MQTT, {kind}: ours, turn {turn + 1} of {TURNS}")
+            with broker(place / "broker") as port:
                 mine = max(mine, ours(place, port, kind, seconds))
-            found[kind] = mine, peer
+        found[kind] = mine, peer
     json_ours, json_peer = found["json"]
     return [
         Row(

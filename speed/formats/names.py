@@ -6,6 +6,7 @@ sees what is not mapped yet. Whole columns at a time.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,13 +58,20 @@ class Names:
 
     def ids(self, names: Sequence[str]) -> NDArray[np.int32]:
         """[n] tag ids; UNKNOWN and IGNORED (negative) for names that are no tags, or left out."""
-        known = self._ids
-        missing = {name for name in names if name not in known}
-        if len(known) + len(missing) > NAMES_KEPT:
-            known.clear()
-            missing = set(names)
-        known.update((name, self._tags.find(name)) for name in missing)
-        return np.fromiter((known[name] for name in names), np.int32, len(names))
+        try:
+            return np.fromiter(map(self._ids.__getitem__, names), np.int32, len(names))
+        except KeyError:
+            self._learn(names)
+        return np.fromiter(map(self._ids.__getitem__, names), np.int32, len(names))
+
+    def each(
+        self, times: NDArray[np.int64], names: Sequence[str], raw: Float, quality: NDArray[np.uint8]
+    ) -> tuple[Frame, int]:
+        """Readings [n], each with its name [n]: as `long` of them."""
+        ids = self.ids(names)
+        for name, readings in Counter(names[i] for i in np.flatnonzero(ids == UNKNOWN).tolist()).items():
+            self.link.note_unmapped(name, readings)
+        return self._taken(times, ids, raw, quality)
 
     def long(
         self, times: NDArray[np.int64], at: NDArray[np.integer], names: Sequence[str], raw: Float,
@@ -73,6 +81,11 @@ class Names:
         ids = self._columns(names).whole[at] if len(names) else np.empty(0, np.int32)
         if len(unknown := at[ids == UNKNOWN]):
             self._note(np.bincount(unknown, minlength=len(names)), names)
+        return self._taken(times, ids, raw, quality)
+
+    def _taken(
+        self, times: NDArray[np.int64], ids: NDArray[np.int32], raw: Float, quality: NDArray[np.uint8]
+    ) -> tuple[Frame, int]:
         values = self._scaled(raw, ids)
         keep = (ids >= 0) & ~self._too_large(values, ids)
         frame = Frame(times=times, tags=ids, values=values, quality=quality)
@@ -94,6 +107,14 @@ class Names:
             values, quality = np.where(large, np.array(np.nan, values.dtype), values), np.where(large, 0, quality)
             rejected += int(large.sum())
         return Dense(times=times, tags=columns.ids, values=values, quality=quality), rejected
+
+    def _learn(self, names: Sequence[str]) -> None:
+        known = self._ids
+        missing = {name for name in names if name not in known}
+        if len(known) + len(missing) > NAMES_KEPT:
+            known.clear()
+            missing = set(names)
+        known.update((name, self._tags.find(name)) for name in missing)
 
     def _columns(self, names: Sequence[str]) -> _Columns:
         """What the places of dense rows are; a list that comes again is known."""

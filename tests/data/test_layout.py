@@ -62,6 +62,22 @@ def test_split_loses_nothing(block: Readings, shards: int) -> None:
         assert (layout.shard_of()[part.tags] == shard).all()
 
 
+@settings(deadline=None)
+@given(block=readings(tags=12, ticks=3), shards=st.integers(1, 4), counted=st.booleans())
+def test_parts_hold_as_many_readings_as_a_slow_count_says(block: Readings, shards: int, counted: bool) -> None:
+    if counted:
+        assert len(block) == _slow_count(block)
+    for part in Layout(["float32"] * 12, shards).split(block).values():
+        assert len(part) == _slow_count(part)
+
+
+def _slow_count(block: Readings) -> int:
+    if isinstance(block, Frame):
+        return len(block.times)
+    pairs = zip(block.values.flat, block.quality.flat, strict=True)
+    return sum(not (np.isnan(value) and quality == 0) for value, quality in pairs)
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(SiteError, match="neither float32 nor float64"):
         Layout(["int8"], 1)

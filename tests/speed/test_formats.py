@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import json_model
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -81,6 +82,42 @@ def test_what_is_understood(names: Names, message: object, wanted: list[object])
     assert read(names, message) == (wanted, 0)
 
 
+@settings(max_examples=300, deadline=None)
+@given(messages=st.lists(st.tuples(json_model.MESSAGES, json_model.NAMES, st.booleans()), max_size=6))
+def test_many_messages_are_what_a_slow_and_obvious_reader_makes_of_them(
+    messages: list[tuple[bytes, str, bool]], two_names: tuple[Names, Names]
+) -> None:
+    fast, slow = two_names
+    reader, model = Messages(fast), json_model.Said()
+    for names in two_names:
+        names.link = Link()
+    for message, tag, retained in messages:
+        reader.add(message, tag, None if retained else ARRIVAL)
+        model.add(message, tag, None if retained else ARRIVAL)
+    frame, rejected = reader.take()
+    wanted, unknown = slow.long(
+        np.array([row[1] for row in model.rows], np.int64),
+        np.arange(len(model.rows)),
+        [row[0] for row in model.rows],
+        np.array([row[2] for row in model.rows], np.float64),
+        np.array([row[3] for row in model.rows], np.uint8),
+    )
+    for column in ("times", "tags", "values", "quality"):
+        assert getattr(frame, column).tobytes() == getattr(wanted, column).tobytes(), column
+    assert rejected == len(model.refused) + unknown
+    assert fast.link.garbage == len(model.refused)
+    assert fast.link.trouble == (model.refused[-1] if model.refused else None)
+    assert fast.link.unmapped == slow.link.unmapped
+
+
+@pytest.fixture(scope="module")
+def two_names(tmp_path_factory: pytest.TempPathFactory) -> tuple[Names, Names]:
+    folder = tmp_path_factory.mktemp("names")
+    for name in ("fast", "slow"):
+        (folder / name).mkdir()
+    return named(folder / "fast", TAGS, noise=None), named(folder / "slow", TAGS, noise=None)
+
+
 def test_a_time_without_an_offset_is_in_the_plants_zone(names: Names) -> None:
     found, _ = read(names, {"value": 1, "time": "2026-05-04T13:00:00"}, zone="Europe/Istanbul")
     assert found[0][1] == AT
@@ -105,6 +142,8 @@ def test_null_is_a_reading_that_says_it_has_no_value(names: Names) -> None:
         ({"value": 1, "time": "noon"}, "send ISO 8601"),
         ({"value": 1, "time": True}, "send ISO 8601"),
         ({"value": 1, "time": 1e300}, "beyond the years"),
+        (b'{"value": 1, "time": NaN}', "beyond the years"),
+        (b'{"value": 1, "time": -Infinity}', "beyond the years"),
         ({"value": 1, "time": "0001-01-01"}, "beyond the years"),
         ({"value": 1, "quality": "so so"}, "send good, uncertain, bad"),
         ({"value": 1, "quality": {}}, "send good, uncertain, bad"),
