@@ -135,7 +135,7 @@ def _laid(site: Site, folder: Path, piece: Piece, specs: Sequence[WindowSpec]) -
 
 def _written(site: Site, journal: Journal, piece: Piece, specs: Sequence[WindowSpec]) -> int:
     known = site.registry.lookup()
-    names = {name for spec in specs for name in spec.base}
+    names = {tag.name for spec in specs for tag in spec.base_tags}
     ids = np.array(sorted(known[name] for name in names if name in known), np.int32)
     past = Past(
         archive=site.readings, journal=site.journal, layout=site.layout(), late=late_list(site.folder / "journal")

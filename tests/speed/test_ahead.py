@@ -1,0 +1,152 @@
+"""Windows that look ahead: cut live they are those of what was known when their tick closed; on time, the archive's."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import ahead_site as small
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from penstock.batch.history import Source
+from penstock.data.archive import Archive
+from penstock.data.archive.archiver import drain
+from penstock.data.block import Block
+from penstock.data.grid import Cells
+from penstock.data.journal import Journal, Kind
+from penstock.data.quality import Rules, assess
+from penstock.data.scoring import Member
+from penstock.data.windows import Reason, Windows, answers_at, cut, prepare, window_hash
+from penstock.speed import shard
+from penstock.speed.clock import begin_of
+from penstock.speed.cutting import cut_all
+from penstock.speed.plan import ReadPlan
+from penstock.speed.rows import Newest
+from penstock.speed.shard import Step, run_step
+
+BEFORE, BEHIND = -60, 60
+"""Ticks before the first and behind the last one that the slow model looks at."""
+Told = dict[tuple[str, int], tuple[int, bool, int]]
+"""(model, tick) -> (reason, filled, hash of the window)."""
+
+
+def of(windows: Windows) -> tuple[int, bool, int]:
+    reason = int(windows.reason[0])
+    return reason, bool(windows.filled[0]), 0 if reason else int(window_hash(windows.x)[0])
+
+
+def plain(member: Member, tick: int, cells: Cells) -> tuple[int, bool, int]:
+    """One window from all that is known: every tag judged where it stands, then read where the model reads it."""
+    spec = member.spec
+    whole = assess(cells, Rules.of([small.TAGS[n] for n in small.NAMES], small.SECOND))
+    first = tick - spec.depth + 1
+    values = np.zeros((spec.depth, len(spec.base)), np.float32)
+    flags = np.zeros(values.shape, np.uint16)
+    for column, (tag, ahead) in enumerate(zip(spec.base_tags, spec.base_ahead, strict=True)):
+        for row in range(spec.depth):
+            at = first + row + ahead - cells.first, small.NAMES.index(tag.name)
+            values[row, column], flags[row, column] = whole.values[at], whole.flags[at]
+    return of(cut(spec, prepare(spec, Block(first=first, tags=spec.base, values=values, flags=flags)), [tick]))
+
+
+def plainly(journal: Journal) -> tuple[Told, Told, int]:
+    """For each tick all readings up to the decision that closed it; those of the end; and the first tick."""
+    records = list(journal.read(0, journal.tail))
+    decided = [r for r in records if r.clock is not None]
+    begin, last = begin_of(decided[0].clock), decided[-1].clock.closed  # type: ignore[arg-type, union-attr]
+    closing: dict[int, int] = {}
+    closed: int | None = None
+    for r in decided:
+        assert r.clock is not None
+        closing.update(dict.fromkeys(range(begin if closed is None else closed, r.clock.closed), r.sequence))
+        closed = r.clock.closed
+    known = {s: as_of(records, s, last) for s in {*closing.values(), journal.tail}}
+    told: Told = {}
+    final: Told = {}
+    for member in small.MEMBERS:
+        for tick in range(begin, last):
+            if answers_at(member.spec, [tick])[0]:
+                told[member.name, tick] = plain(member, tick, known[closing[tick]])
+                final[member.name, tick] = plain(member, tick, known[journal.tail])
+    return told, final, begin
+
+
+def as_of(records: list, sequence: int, last: int) -> Cells:  # type: ignore[type-arg]
+    cells, closed = Cells.empty(BEFORE, last + BEHIND - BEFORE, 4), None
+    for r in records:
+        if r.sequence > sequence:
+            break
+        if r.readings is not None:
+            cells.put(r.readings, small.GRID, small.IDS, closed)
+        elif r.clock is not None:
+            closed = r.clock.closed
+    return cells
+
+
+def by_steps(site: Path, journal: Journal, archive: Archive, rng: np.random.Generator) -> Told:
+    """What the speed layer says, in steps of random length, with restarts, workers lost and drains in between."""
+    told: Told = {}
+    first = next(r for r in journal.read(0, journal.tail, -1) if r.kind is Kind.CLOCK and r.clock is not None)
+    tick, position = begin_of(first.clock), first.sequence  # type: ignore[arg-type]
+    last = max(r.clock.closed for r in journal.read(0, journal.tail, -1) if r.clock is not None)
+    while tick < last:
+        plan = ReadPlan.of([m.spec for m in small.MEMBERS], small.resolve, small.LAYOUT, small.GRID)
+        newest = Newest(plan)
+        stop_at = int(rng.integers(position + 1, journal.tail + 1)) if rng.random() < 0.5 else journal.tail
+        for part in plan.shards:
+            name, at, want = part.save(site / "speed"), position, tick - plan.depth + 1
+            while at < stop_at:
+                stop = min(stop_at, at + int(rng.integers(1, 12)))
+                step = Step(site=str(site), shard=part.shard, start=at, stop=stop, want=want, plan=name)
+                newest.add(part.shard, run_step(step))
+                at, want = stop, None
+                if rng.random() < 0.2:
+                    shard._kept.clear()  # the worker was killed
+                if rng.random() < 0.2:
+                    drain(journal, archive, small.LAYOUT, stop=int(rng.integers(0, journal.tail + 1)))
+        while newest.ready(tick):
+            end = min(newest.bring_up(tick), tick + int(rng.integers(1, 9)))
+            for name, a in cut_all(small.MEMBERS, newest, tick, end).items():
+                for i, t in enumerate(a.ticks.tolist()):
+                    told[name, t] = int(a.reasons[i]), bool(a.filled[i]), int(a.hashes[i])
+            position, tick = newest.position(end - 1), end
+    return told
+
+
+def by_batch(archive: Archive, begin: int, last: int) -> Told:
+    """What the batch layer cuts from the archive, all ticks at once."""
+    told: Told = {}
+    source = Source(folder=archive.folder, snapshot=archive.head().snapshot)
+    for member in small.MEMBERS:
+        spec = member.spec
+        ids = [small.NAMES.index(t.name) for t in spec.base_tags]
+        rows = source.block(
+            spec.base_tags, ids, small.SECOND, begin - spec.depth + 1, last, ahead=spec.base_ahead
+        )  # fmt: skip
+        ticks = np.arange(begin, last)[answers_at(spec, np.arange(begin, last))]
+        windows = cut(spec, prepare(spec, rows), ticks)
+        for i, t in enumerate(ticks.tolist()):
+            reason = int(windows.reason[i])
+            told[member.name, t] = reason, bool(windows.filled[i]), 0 if reason else int(windows.hash[i])
+    return told
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32), once=st.booleans(), lateness_s=st.sampled_from([0.0, 2.0]))
+def test_windows_are_those_of_the_log(seed: int, once: bool, lateness_s: float) -> None:
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        site = Path(folder)
+        journal, archive = small.make_site(site)
+        small.append_all(journal, small.readings(rng, 40, once=once), lateness_s)
+        expected, final, begin = plainly(journal)
+        assert by_steps(site, journal, archive, rng) == expected
+        drain(journal, archive, small.LAYOUT)
+        assert by_batch(archive, begin, max(t for _, t in final) + 1) == final
+        if once:
+            # Not the first few: the clock began after what they might have been told about.
+            assert expected == final
+        assert {reason for reason, _, _ in final.values()} >= {Reason.OK}
+        journal.close()
