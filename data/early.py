@@ -2,7 +2,8 @@
 
 They tell nothing of what time it is: clock, archive span and screens go by the others. What was told later counts:
 a cell keeps its greatest reading, and the position inside the cell ranks first, so a live source's readings get one
-that grows with their arrival. `ahead` is `Layout.ahead_of()` throughout: [tags] ticks, or empty. Knows no journal, no clock.
+that grows with their arrival. `ahead` is `Layout.ahead_of()` throughout: [tags] ticks, or empty. Knows neither journal
+nor clock.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ MODELS = {
     "now": model("now", ("A", "PLAN"), {}),
     "plan": model("plan", ("A", "PLAN"), {"PLAN": (lag(-4),)}, past_target=True),
     "net": model(
-        "net", ("PLAN", "NET", "WIND", "A"), {"PLAN": (lag(-12), MEAN), "NET": (PrepareStep(name="difference"), lag(-5))},
+        "net", ("PLAN", "NET", "WIND", "A"),
+        {"PLAN": (lag(-12), MEAN), "NET": (PrepareStep(name="difference"), lag(-5))},
         step=2, every=2, when="WIND > -40",
     ),
     "far": model("far", ("PLAN",), {"PLAN": (lag(-9), lag(2))}, window=2),

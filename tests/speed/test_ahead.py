@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import ahead_site as small
@@ -15,7 +16,9 @@ from penstock.data.archive import Archive
 from penstock.data.archive.archiver import drain
 from penstock.data.block import Block
 from penstock.data.grid import Cells
-from penstock.data.journal import Journal, Kind
+from penstock.data.journal import Entry, Journal, Kind
+from penstock.data.journal.ledger import LATE, REVISED, late_list
+from penstock.data.past import Past, Stretch, lay_out
 from penstock.data.quality import Rules, assess
 from penstock.data.scoring import Member
 from penstock.data.windows import Reason, Windows, answers_at, cut, prepare, window_hash
@@ -51,17 +54,22 @@ def plain(member: Member, tick: int, cells: Cells) -> tuple[int, bool, int]:
     return of(cut(spec, prepare(spec, Block(first=first, tags=spec.base, values=values, flags=flags)), [tick]))
 
 
-def plainly(journal: Journal) -> tuple[Told, Told, int]:
-    """For each tick all readings up to the decision that closed it; those of the end; and the first tick."""
-    records = list(journal.read(0, journal.tail))
-    decided = [r for r in records if r.clock is not None]
-    begin, last = begin_of(decided[0].clock), decided[-1].clock.closed  # type: ignore[arg-type, union-attr]
+def closings(journal: Journal) -> dict[int, int]:
+    """The sequence that closed each tick, from the first that is said on."""
     closing: dict[int, int] = {}
     closed: int | None = None
-    for r in decided:
-        assert r.clock is not None
-        closing.update(dict.fromkeys(range(begin if closed is None else closed, r.clock.closed), r.sequence))
-        closed = r.clock.closed
+    for r in journal.read(0, journal.tail, -1):
+        if r.clock is not None:
+            begin = begin_of(r.clock) if closed is None else closed
+            closing.update(dict.fromkeys(range(begin, r.clock.closed), r.sequence))
+            closed = r.clock.closed
+    return closing
+
+
+def plainly(journal: Journal) -> tuple[Told, Told, int]:
+    """For each tick all readings up to the decision that closed it; those of the end; and the first tick."""
+    records, closing = list(journal.read(0, journal.tail)), closings(journal)
+    begin, last = min(closing), max(closing) + 1
     known = {s: as_of(records, s, last) for s in {*closing.values(), journal.tail}}
     told: Told = {}
     final: Told = {}
@@ -150,3 +158,82 @@ def test_windows_are_those_of_the_log(seed: int, once: bool, lateness_s: float) 
             assert expected == final
         assert {reason for reason, _, _ in final.values()} >= {Reason.OK}
         journal.close()
+
+
+# The past said again.
+
+
+def trimmed(journal: Journal, archive: Archive) -> None:
+    """Nothing of the past is left in the journal."""
+    nothing = [Entry(source="quiet", source_offset=i, parts={}, rejected=1) for i in range(2000)]
+    tail = journal.tail
+    while journal.first < tail:
+        journal.append(nothing)
+        drain(journal, archive, small.LAYOUT)
+        journal.trim(archive.head().position)
+
+
+def again(folder: Path, past: Past, stretch: Stretch) -> Told:
+    """The stretch, laid out as a log of its own and cut from that."""
+    journal, archive = small.make_site(folder)
+    journal.append(list(lay_out(past, stretch).entries))
+    told = by_steps(folder, journal, archive, np.random.default_rng(1))
+    journal.close()
+    return told
+
+
+def past_of(journal: Journal, archive: Archive) -> Past:
+    late, revised = (late_list(journal.folder, table=table) for table in (LATE, REVISED))
+    return Past(archive=archive, journal=journal, layout=small.LAYOUT, late=late, revised=revised)
+
+
+def stretch_of(closing: dict[int, int], first: int) -> Stretch:
+    last = max(closing) + 1
+    closes = np.array([closing[t] for t in range(first, last)])
+    return Stretch(first=first, last=last, lead=40, ids=small.IDS, closes=closes)
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32), first=st.integers(10, 40), commits=st.integers(0, 2))
+def test_what_the_journal_holds_is_said_again_bit_for_bit(seed: int, first: int, commits: int) -> None:
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        journal, archive = small.make_site(Path(folder) / "site")
+        small.append_all(journal, small.readings(rng, 60, once=False), 1.0)
+        for stop in sorted(rng.integers(0, journal.tail + 1, commits).tolist()):
+            drain(journal, archive, small.LAYOUT, stop=stop)
+        live = by_steps(Path(folder) / "site", journal, archive, rng)
+        stretch = stretch_of(closings(journal), first)
+        told = again(Path(folder) / "again", past_of(journal, archive), stretch)
+        assert told == {key: said for key, said in live.items() if key[1] >= first}
+        journal.close()
+
+
+def test_with_the_journal_gone_the_list_of_revisions_tells_when_a_forecast_came(tmp_path: Path) -> None:
+    """PLAN of ticks 60..67 comes when tick 57 has closed, 12 ticks too late for some windows; nothing is replaced."""
+    journal, archive = small.make_site(tmp_path / "site")
+    groups = small.readings(np.random.default_rng(5), 90, once=True)
+    held = [(g.tags == 2) & (g.times >= 60 * small.SECOND) & (g.times < 68 * small.SECOND) for g in groups]
+    kept = [g.only(~h) for g, h in zip(groups, held, strict=True)]
+    came = next(i for i, g in enumerate(kept) if ((g.tags < 2) & (g.times >= 57 * small.SECOND)).any()) + 1
+    missing = [g.only(h) for g, h in zip(groups, held, strict=True) if h.any()]
+    small.append_all(journal, [*kept[:came], *missing, *kept[came:]], 0.0)
+    live = by_steps(tmp_path / "site", journal, archive, np.random.default_rng(2))
+    closing = closings(journal)
+    drain(journal, archive, small.LAYOUT)
+    trimmed(journal, archive)
+    past = past_of(journal, archive)
+    assert not past.late
+    assert {(r.t0, r.t1) for r in past.revised} <= {(a, b) for a in range(60, 68) for b in range(61, 69)}
+    assert sum(r.count for r in past.revised) == 8
+    for first in (30, 50, 59, 75):
+        told = again(tmp_path / f"again-{first}", past, stretch_of(closing, first))
+        assert told == {key: said for key, said in live.items() if key[1] >= first}
+    # As it stands the plan was there from the beginning.
+    stored = replace(stretch_of(closing, 30), closes=None)
+    told = again(tmp_path / "stored", past, stored)
+    different = {tick for (name, tick), said in told.items() if live[name, tick] != said}
+    assert different
+    assert min(different) >= 60 - 12
+    assert max(different) < 60
+    journal.close()
