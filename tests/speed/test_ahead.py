@@ -141,7 +141,7 @@ def by_batch(archive: Archive, begin: int, last: int) -> Told:
     return told
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), once=st.booleans(), lateness_s=st.sampled_from([0.0, 2.0]))
 def test_windows_are_those_of_the_log(seed: int, once: bool, lateness_s: float) -> None:
     rng = np.random.default_rng(seed)
@@ -193,7 +193,7 @@ def stretch_of(closing: dict[int, int], first: int) -> Stretch:
     return Stretch(first=first, last=last, lead=40, ids=small.IDS, closes=closes)
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), first=st.integers(10, 40), commits=st.integers(0, 2))
 def test_what_the_journal_holds_is_said_again_bit_for_bit(seed: int, first: int, commits: int) -> None:
     rng = np.random.default_rng(seed)

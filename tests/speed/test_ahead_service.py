@@ -22,7 +22,7 @@ from penstock.data.archive.archiver import drain
 from penstock.data.early import stamped
 from penstock.data.frame import Frame
 from penstock.data.grid import Cells, Grid
-from penstock.data.journal import Journal
+from penstock.data.journal import Entry, Journal
 from penstock.data.journal.ledger import REVISED, late_list
 from penstock.data.views.speed_view import SpeedView
 from penstock.speed.clock import SourceClock
@@ -207,6 +207,8 @@ def test_what_was_told_last_counts_and_nothing_too_far_ahead_comes_in(tmp_path: 
     assert cells.values[[10, 11, 14], 2].tolist() == [40, 4, 7]
     assert np.isnan(cells.values[8, 3])
     assert intake.clock.closed == 1005
+    later = small.LAYOUT.split(frame((2, 1015, 3)))  # behind the last decision
+    journal.append([Entry(source="live", source_offset=6, parts=later)])
     anew = Intake(journal, small.GRID, lambda: small.LAYOUT, [(source, rule)], now=source.now).clock
     resume(anew, journal, small.LAYOUT.ahead_of())
     assert anew.heard("live") == intake.clock.heard("live")
