@@ -119,12 +119,13 @@ def late_list(folder: Path, *, table: str = LATE) -> list[LateRange]:
         return [LateRange(*row) for row in rows]
 
 
-def late_count(folder: Path, since: int) -> int:
-    """Late readings of sequences from `since` on, whoever archived them. `folder`: the journal's."""
+def late_count(folder: Path, since: int, *, table: str = LATE) -> int:
+    """Readings of a list, of sequences from `since` on, whoever archived them. `folder`: the journal's."""
     if not (folder / "ledger.sqlite").exists():
         return 0
     with _ledger(folder) as database:
-        found = database.execute("SELECT coalesce(sum(count), 0) FROM late WHERE sequence >= ?", (since,)).fetchone()
+        counted = f"SELECT coalesce(sum(count), 0) FROM {table} WHERE sequence >= ?"
+        found = database.execute(counted, (since,)).fetchone()
     return int(found[0])
 
 

@@ -53,6 +53,8 @@ MODELS = {
         {"PLAN": (lag(-12), MEAN), "NET": (PrepareStep(name="difference"), lag(-5))},
         step=2, every=2, when="WIND > -40",
     ),
+    "wind": model("wind", ("WIND",), {"WIND": (lag(-3),)}, window=2),
+    "twin": model("twin", ("PLAN",), {"PLAN": (lag(-3),)}, window=2),
     "far": model("far", ("PLAN",), {"PLAN": (lag(-9), lag(2))}, window=2),
 }  # fmt: skip
 PLANT = Plant(name="ahead", period_ns=SECOND, tags=TAGS, models=MODELS)

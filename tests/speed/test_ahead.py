@@ -21,6 +21,7 @@ from penstock.data.journal.ledger import LATE, REVISED, late_list
 from penstock.data.past import Past, Stretch, lay_out
 from penstock.data.quality import Rules, assess
 from penstock.data.scoring import Member
+from penstock.data.window_form import form_of
 from penstock.data.windows import Reason, Windows, answers_at, cut, prepare, window_hash
 from penstock.speed import shard
 from penstock.speed.clock import begin_of
@@ -40,16 +41,15 @@ def of(windows: Windows) -> tuple[int, bool, int]:
     return reason, bool(windows.filled[0]), 0 if reason else int(window_hash(windows.x)[0])
 
 
-def plain(member: Member, tick: int, cells: Cells) -> tuple[int, bool, int]:
+def plain(member: Member, tick: int, whole: Block) -> tuple[int, bool, int]:
     """One window from all that is known: every tag judged where it stands, then read where the model reads it."""
     spec = member.spec
-    whole = assess(cells, Rules.of([small.TAGS[n] for n in small.NAMES], small.SECOND))
     first = tick - spec.depth + 1
     values = np.zeros((spec.depth, len(spec.base)), np.float32)
     flags = np.zeros(values.shape, np.uint16)
     for column, (tag, ahead) in enumerate(zip(spec.base_tags, spec.base_ahead, strict=True)):
         for row in range(spec.depth):
-            at = first + row + ahead - cells.first, small.NAMES.index(tag.name)
+            at = first + row + ahead - whole.first, small.NAMES.index(tag.name)
             values[row, column], flags[row, column] = whole.values[at], whole.flags[at]
     return of(cut(spec, prepare(spec, Block(first=first, tags=spec.base, values=values, flags=flags)), [tick]))
 
@@ -81,7 +81,7 @@ def plainly(journal: Journal) -> tuple[Told, Told, int]:
     return told, final, begin
 
 
-def as_of(records: list, sequence: int, last: int) -> Cells:  # type: ignore[type-arg]
+def as_of(records: list, sequence: int, last: int) -> Block:  # type: ignore[type-arg]
     cells, closed = Cells.empty(BEFORE, last + BEHIND - BEFORE, 4), None
     for r in records:
         if r.sequence > sequence:
@@ -90,7 +90,7 @@ def as_of(records: list, sequence: int, last: int) -> Cells:  # type: ignore[typ
             cells.put(r.readings, small.GRID, small.IDS, closed)
         elif r.clock is not None:
             closed = r.clock.closed
-    return cells
+    return assess(cells, Rules.of([small.TAGS[n] for n in small.NAMES], small.SECOND))
 
 
 def by_steps(site: Path, journal: Journal, archive: Archive, rng: np.random.Generator) -> Told:
@@ -158,6 +158,12 @@ def test_windows_are_those_of_the_log(seed: int, once: bool, lateness_s: float) 
             assert expected == final
         assert {reason for reason, _, _ in final.values()} >= {Reason.OK}
         journal.close()
+
+
+def test_models_that_look_equally_far_ahead_have_one_form() -> None:
+    forms = {m.name: form_of(m.spec) for m in small.MEMBERS}
+    assert forms["wind"] == forms["twin"]
+    assert len(set(forms.values())) == len(forms) - 1
 
 
 # The past said again.
