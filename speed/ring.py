@@ -69,6 +69,11 @@ class Ring:
             return
         self._know(readings)
         last = self._grid.tick_of(int(readings.times.max())) + 1
+        if last > self._cells.last and isinstance(readings, Frame):  # what nobody reads needs no room
+            readings = readings.only(self._column_of[readings.tags] >= 0)
+            if not len(readings):
+                return
+            last = self._grid.tick_of(int(readings.times.max())) + 1
         limit = self._limit()
         if last > limit:
             self._held.append(_from_tick(readings, limit, self._grid))

@@ -1,8 +1,8 @@
-"""What a shard keeps between steps: the cells of what its models read, and apart from them of what they read ahead.
+"""What a shard keeps between steps: the cells of what its models read, and apart those of what may be known ahead.
 
     ticks       ...    closed - 1 |  closed   ...   closed + ahead
-    near   [ every tag, read at a row's own time ]
-    far    [ schedules and forecasts, which are few: rows read them behind their own time ]
+    near   [ most tags, read at a row's own time ]
+    far    [ schedules and forecasts, which are few: rows read them at their own time or behind it ]
 
 A reading of the far ring touches rows that are closed although its own tick is not. Apart, because a day of seconds
 ahead of the clock would otherwise be kept of every tag. No I/O: what lies in the archive comes in through `build`.
@@ -29,10 +29,12 @@ class Rings:
 
     def __init__(self, plan: ShardPlan, build: Build) -> None:
         self._grid = plan.grid
-        far = (plan.ahead > 0) & (plan.ids >= 0)
-        self._near = build(np.unique(plan.ids[(plan.ahead == 0) & (plan.ids >= 0)]))
+        far = np.isin(plan.ids, plan.ids[_may_be_ahead(plan)]) & (plan.ids >= 0)
+        self._is_far = far
+        self._near = build(np.unique(plan.ids[~far & (plan.ids >= 0)]))
         self._far = build(np.unique(plan.ids[far])) if far.any() else None
-        self._furthest = np.zeros(int(plan.ids.max(initial=-1)) + 1, np.int64)
+        self._furthest = np.full(int(plan.ids.max(initial=-1)) + 1, -1, np.int64)
+        """[tags] how far ahead a row reads it at most; -1: no tag of the far ring."""
         np.maximum.at(self._furthest, plan.ids[far], plan.ahead[far])
 
     @property
@@ -69,8 +71,15 @@ class Rings:
         """Rows first..last-1 of these of the plan's columns, each read as far ahead as it says."""
 
         def read(at: NDArray[np.intp], begin: int, end: int) -> Cells:
-            ring = self._near if begin == first or self._far is None else self._far
-            return _spread(ring.rows(begin, end), ring.ids, plan.ids[columns[at]], plan.dtype)
+            ids, far = plan.ids[columns[at]], self._is_far[columns[at]]
+            if not (ids >= 0).any():
+                return Cells.empty(begin, end - begin, len(ids), plan.dtype)
+            if self._far is None or not far.any():
+                return _spread(self._near.rows(begin, end), self._near.ids, ids, plan.dtype)
+            cells = _spread(self._far.rows(begin, end), self._far.ids, np.where(far, ids, -1), plan.dtype)
+            if not far.all():
+                _fill(cells, self._near.rows(begin, end), self._near.ids, np.where(far, -1, ids))
+            return cells
 
         return Cells.read_ahead(read, plan.ahead[columns], first, last)
 
@@ -82,11 +91,11 @@ class Rings:
         if self._far is None or self._far.closed is None or not len(readings.times):
             return None
         ticks, known = self._grid.tick(readings.times), readings.tags < len(self._furthest)
-        ahead = np.where(known, self._furthest[np.where(known, readings.tags, 0)], 0)
+        ahead = np.where(known, self._furthest[np.where(known, readings.tags, 0)], -1)
         if not isinstance(readings, Frame):
-            ahead = np.full(len(ticks), ahead.max(initial=0))
+            ahead = np.full(len(ticks), ahead.max(initial=-1))
         rows = ticks - ahead
-        low = (ahead > 0) & (rows < self._far.closed) & (ticks >= self._far.floor)
+        low = (ahead >= 0) & (rows < self._far.closed) & (ticks >= self._far.floor)
         return int(rows[low].min()) if low.any() else None
 
 
@@ -95,9 +104,18 @@ def _spread(cells: Cells, have: NDArray[np.int32], ids: NDArray[np.int32], dtype
     if np.array_equal(have, ids):
         return cells
     spread = Cells.empty(cells.first, len(cells.values), len(ids), dtype)
+    _fill(spread, cells, have, ids)
+    return spread
+
+
+def _fill(spread: Cells, cells: Cells, have: NDArray[np.int32], ids: NDArray[np.int32]) -> None:
+    """Put the cells of the tags `have` where `ids` has them."""
     known = np.flatnonzero(ids >= 0)
     at = np.searchsorted(have, ids[known])
     spread.values[:, known] = cells.values[:, at]
     spread.quality[:, known] = cells.quality[:, at]
     spread.offset[:, known] = cells.offset[:, at]
-    return spread
+
+
+def _may_be_ahead(plan: ShardPlan) -> NDArray[np.bool_]:
+    return (plan.ahead > 0) | np.array([c.tag.ahead_ns > 0 for c in plan.columns], bool)

@@ -15,6 +15,7 @@ from penstock.batch.history import Source
 from penstock.data.archive import Archive
 from penstock.data.archive.archiver import drain
 from penstock.data.block import Block
+from penstock.data.frame import Frame
 from penstock.data.grid import Cells
 from penstock.data.journal import Entry, Journal, Kind
 from penstock.data.journal.ledger import LATE, REVISED, late_list
@@ -164,6 +165,26 @@ def test_models_that_look_equally_far_ahead_have_one_form() -> None:
     forms = {m.name: form_of(m.spec) for m in small.MEMBERS}
     assert forms["wind"] == forms["twin"]
     assert len(set(forms.values())) == len(forms) - 1
+
+
+def test_what_lies_ahead_takes_no_room_of_the_other_tags(tmp_path: Path) -> None:
+    journal, archive = small.make_site(tmp_path)
+    small.append_all(journal, small.readings(np.random.default_rng(1), 20, once=True), 0.0)
+    at = np.arange(20, 3000) * small.SECOND
+    further = Frame(
+        times=at, tags=np.full(len(at), 2, np.int32), values=np.ones(len(at), np.float32),
+        quality=np.zeros(len(at), np.uint8),
+    )  # fmt: skip
+    journal.append([Entry(source="s", source_offset=99, parts=small.LAYOUT.split(further))])
+    part = ReadPlan.of([m.spec for m in small.MEMBERS], small.resolve, small.LAYOUT, small.GRID).shards[0]
+    run_step(
+        Step(site=str(tmp_path), shard=0, start=0, stop=journal.tail, want=None, plan=part.save(tmp_path / "speed"))
+    )
+    rings = shard._kept[str(tmp_path), 0].ring
+    assert rings._far is not None
+    assert rings._far.rows(2999, 3000).values[0].tolist() == [1.0]
+    assert rings._near._cells.last < 200
+    journal.close()
 
 
 # The past said again.
