@@ -168,7 +168,7 @@ def test_models_that_look_equally_far_ahead_have_one_form() -> None:
 
 
 def test_what_lies_ahead_takes_no_room_of_the_other_tags(tmp_path: Path) -> None:
-    journal, archive = small.make_site(tmp_path)
+    journal, _ = small.make_site(tmp_path)
     small.append_all(journal, small.readings(np.random.default_rng(1), 20, once=True), 0.0)
     at = np.arange(20, 3000) * small.SECOND
     further = Frame(
