@@ -118,4 +118,5 @@ def _fill(spread: Cells, cells: Cells, have: NDArray[np.int32], ids: NDArray[np.
 
 
 def _may_be_ahead(plan: ShardPlan) -> NDArray[np.bool_]:
-    return (plan.ahead > 0) | np.array([c.tag.ahead_ns > 0 for c in plan.columns], bool)
+    """[columns]"""
+    return np.array([c.ahead > 0 or c.tag.ahead_ns > 0 for c in plan.columns], np.bool_)
