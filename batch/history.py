@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from penstock.data.grid import Cells
 from penstock.data.hatch import FarArchive, Hatch, outside
 from penstock.data.plant import Tag
 from penstock.data.quality import Block, Rules, assess
-from penstock.data.window_spec import WindowSpec
+from penstock.data.window_spec import WindowSpec, column_name
 from penstock.data.windows import Windows
 from penstock.secure import wire_to
 
@@ -32,7 +32,7 @@ class Shelf:
     """Registry ids, ascending."""
     first: int
     last: int
-    """Ticks first..last-1, what rules and windows reach back among them."""
+    """Ticks first..last-1, what rules and windows reach back and look ahead among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +46,31 @@ class Source:
     """Where workers that cannot read the site get its cells; None: nowhere."""
 
     def block(
-        self, tags: Sequence[Tag], ids: Sequence[int], period_ns: int, first: int, last: int, shelf: Shelf | None = None
+        self,
+        tags: Sequence[Tag],
+        ids: Sequence[int],
+        period_ns: int,
+        first: int,
+        last: int,
+        shelf: Shelf | None = None,
+        *,
+        ahead: Sequence[int] = (),
     ) -> Block:
-        """Assessed rows first..last-1 of `tags`, whose registry ids are `ids`; the same with a shelf and without."""
-        rules = Rules.of(tags, period_ns)
-        begin = first - rules.reach
-        cells = self.cells(ids, begin, last) if shelf is None else _picked(self, shelf, tags, ids, begin, last)
-        return assess(cells, rules).rows(first, last)
+        """Assessed rows first..last-1 of `tags`, whose registry ids are `ids`; the same with a shelf and without.
+
+        `ahead`: one per tag, row r then holds the tag at r + ahead under that column's name; none: 0.
+        """
+        rules, ahead = Rules.of(tags, period_ns), tuple(ahead) or (0,) * len(tags)
+
+        def read(at: NDArray[np.intp], begin: int, end: int) -> Cells:
+            some, numbers = [tags[i] for i in at.tolist()], [ids[i] for i in at.tolist()]
+            if shelf is None:
+                return self.cells(numbers, begin, end)
+            return _picked(self, shelf, some, numbers, begin, end)
+
+        cells = Cells.read_ahead(read, np.array(ahead, np.int64), first - rules.reach, last)
+        names = tuple(column_name(tag, a) for tag, a in zip(tags, ahead, strict=True))
+        return replace(assess(cells, rules).rows(first, last), tags=names)
 
     def cells(self, ids: Sequence[int], first: int, last: int) -> Cells:
         """Ticks first..last-1 of the tags `ids`, from the disk or through the hatch.
@@ -102,7 +120,8 @@ def past(
     source: Source, spec: WindowSpec, ids: Sequence[int], first: int, last: int, shelf: Shelf | None = None
 ) -> Past:
     """Windows and truth inside ticks first..last-1: the predicted times too lie before `last`."""
-    rows = source.block(spec.stored, ids, spec.period_ns, first - spec.depth + 1, last, shelf)
+    begin = first - spec.depth + 1
+    rows = source.block(spec.stored, ids, spec.period_ns, begin, last, shelf, ahead=spec.stored_ahead)
     ends = answered(spec, first, last - spec.horizon)
     cut = windows.cut(spec, windows.prepare(spec, rows), ends)
     y, usable, newest = windows.targets(spec, rows, ends)

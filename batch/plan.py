@@ -95,7 +95,7 @@ def _together(jobs: Sequence[Job]) -> Iterator[list[Job]]:
     group: list[Job] = []
     ids: set[int] = set()
     for job in jobs:
-        ticks = job.last - job.first + job.spec.depth
+        ticks = job.last - job.first + job.spec.depth + job.spec.look_ahead
         joined = ids | set(job.ids)
         apart = group and (job.first, job.last) != (group[0].first, group[0].last)
         if apart or (group and len(joined) * ticks * CELL_BYTES > SHELF_BYTES):
@@ -113,7 +113,8 @@ def _shelved(jobs: Sequence[Job]) -> list[Job]:
         return list(jobs)
     begins = (j.first - j.spec.depth + 1 - Rules.of(j.spec.stored, j.spec.period_ns).reach for j in jobs)
     ids = tuple(sorted({i for job in jobs for i in job.ids}))
-    shelf = Shelf(ids=ids, first=min(begins), last=jobs[0].last)
+    last = jobs[0].last + max(job.spec.look_ahead for job in jobs)
+    shelf = Shelf(ids=ids, first=min(begins), last=last)
     return [replace(job, shelf=shelf) for job in jobs]
 
 

@@ -54,7 +54,7 @@ def sampled(job: Job, history: Past) -> Sample:
     """
     spec = job.spec
     good = (history.windows.reason == Reason.OK) & history.usable.all(axis=1)
-    gap = spec.depth + spec.horizon + max(spec.lags)
+    gap = spec.depth + max(spec.horizon, spec.look_ahead) + max(spec.lags)
     train_at, validate_at, tick = split(history.ends, good, job.lstm.validation, gap)
     demand(len(train_at), len(validate_at), _dropped(history), job.name)
     _, past_columns = relations(job)

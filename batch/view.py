@@ -105,7 +105,7 @@ def recompute(block: Recompute) -> tuple[int, Predictions]:
     card = block.artifact.card
     spec = WindowSpec.from_json(card["spec"])
     begin = block.first - spec.depth + 1
-    rows = block.source.block(spec.base_tags, block.ids, spec.period_ns, begin, block.last)
+    rows = block.source.block(spec.base_tags, block.ids, spec.period_ns, begin, block.last, ahead=spec.base_ahead)
     ends = answered(spec, block.first, block.last)
     cut = windows.cut(spec, windows.prepare(spec, rows), ends)
     fine = cut.reason == Reason.OK

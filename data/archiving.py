@@ -55,6 +55,8 @@ class Work:
     stop: int
     double: NDArray[np.bool_]
     """[tags] true for float64 tags, as registered."""
+    ahead: NDArray[np.int64]
+    """[tags] ticks that each may be known before its time, or [0]: no tag may."""
     shards: int
     aggregates: Aggregates | None
 
@@ -71,7 +73,8 @@ def carry_out(work: Work) -> Done:
     """In this process. Raises ArchiveBusy, ArchiveError, JournalError."""
     journal, archive = _stores(work.site, work.segment_bytes)
     if archive.head().position < work.stop:
-        drain(journal, archive, _layout(work.double.tobytes(), work.shards), stop=work.stop)
+        layout = _layout(work.double.tobytes(), work.ahead.tobytes(), work.shards)
+        drain(journal, archive, layout, stop=work.stop)
     return Done(None if work.aggregates is None else _aggregate(work.aggregates, journal, archive))
 
 
@@ -94,8 +97,9 @@ def _stores(site: Path, segment_bytes: int) -> tuple[Journal, Archive]:
 
 
 @lru_cache(maxsize=1)
-def _layout(double: bytes, shards: int) -> Layout:
-    return Layout(np.where(np.frombuffer(double, bool), "float64", "float32").tolist(), shards)
+def _layout(double: bytes, ahead: bytes, shards: int) -> Layout:
+    dtypes = np.where(np.frombuffer(double, bool), "float64", "float32").tolist()
+    return Layout(dtypes, shards, ahead=np.frombuffer(ahead, np.int64).tolist())
 
 
 class Gone(ArchiveError):

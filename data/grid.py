@@ -8,6 +8,7 @@ before late, status.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -75,6 +76,10 @@ class Grid:
         return passed.astype(np.int64)
 
 
+Read = Callable[[NDArray[np.intp], int, int], "Cells"]
+"""Cells of ticks first..last-1, of these columns of a block."""
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Cells:
     """A block of cells [k ticks, m columns]. Mutable: merging happens in place."""
@@ -109,6 +114,22 @@ class Cells:
             raise IndexError(f"ticks {first}..{last} lie outside {self.first}..{self.last}")
         cut = slice(first - self.first, last - self.first)
         return Cells(first=first, values=self.values[cut], quality=self.quality[cut], offset=self.offset[cut])
+
+    @classmethod
+    def read_ahead(cls, read: Read, ahead: NDArray[np.int64], first: int, last: int) -> Cells:
+        """Row k of column j holds the cell of tick k + ahead[j]; `ahead` [m].
+
+        `read` is asked for columns that lie equally far ahead, and their ticks.
+        """
+        distances = np.unique(ahead).tolist()
+        if distances in ([], [0]):
+            return read(np.arange(len(ahead)), first, last)
+        parts = [(at, read(at, first + d, last + d)) for d in distances for at in [np.flatnonzero(ahead == d)]]
+        double = any(part.values.dtype == np.float64 for _, part in parts)
+        cells = cls.empty(first, last - first, len(ahead), "float64" if double else "float32")
+        for at, part in parts:
+            cells.values[:, at], cells.quality[:, at], cells.offset[:, at] = part.values, part.quality, part.offset
+        return cells
 
     def merge(self, other: Cells) -> None:
         """Cell-wise maximum with `other`, whose ticks must lie inside; columns must be the same."""

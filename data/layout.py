@@ -43,6 +43,9 @@ class Layout:
     """[tags] "float32" or "float64" of each tag id."""
     shards: int
     """Shards per dtype, from site.json."""
+    ahead: Sequence[int] = ()
+    """[tags] ticks that each may be known before its time; none: no tag may."""
+    _ahead: NDArray[np.int64] = field(init=False, repr=False)
     _double: NDArray[np.bool_] = field(init=False, repr=False)
     _shard_of: NDArray[np.int32] = field(init=False, repr=False)
     _index: NDArray[np.int32] = field(init=False, repr=False)
@@ -58,6 +61,7 @@ class Layout:
             raise SiteError(f"site.json: found {self.shards} shards; allowed: 1 or more")
         index = np.where(double, np.cumsum(double), np.cumsum(~double)).astype(np.int32) - np.int32(1)
         shard = index % self.shards + np.where(double, self.shards, 0)
+        object.__setattr__(self, "_ahead", np.array(self.ahead, np.int64))
         object.__setattr__(self, "_double", double.astype(bool))
         object.__setattr__(self, "_index", index)
         object.__setattr__(self, "_shard_of", shard.astype(np.int32))
@@ -89,6 +93,10 @@ class Layout:
     def double(self) -> NDArray[np.bool_]:
         """[tags] true for float64 tags."""
         return self._double
+
+    def ahead_of(self) -> NDArray[np.int64]:
+        """[tags] ticks that each may be known before its time; empty where none may."""
+        return self._ahead
 
     def index_of(self) -> NDArray[np.int32]:
         """[tags] place of each tag among the tags of its dtype, in id order: its column in the archive."""

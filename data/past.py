@@ -5,15 +5,20 @@
               late list names, so it is left out of every window that was cut before
     stored    ticks that no stream ever closed: each window from all that is stored
 
+What may be ahead of its time came before any window could need it, so it is laid out as far ahead as its tag allows;
+what came later than that stands in the list of revisions, and is laid out with the sequence that it names.
+
 The archive keeps a cell's greatest reading only. What a late one has replaced is gone, and where several late ranges
-touch a tick of a shard nobody knows which of them brought a cell: the first is taken. Only reads; knows no models.
+touch a tick of a shard nobody knows which of them brought a cell: the first is taken. So it is with revisions. Only
+reads; knows no models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from itertools import groupby, pairwise
 
 import numpy as np
@@ -54,6 +59,7 @@ class Past:
     journal: Journal
     layout: Layout
     late: Sequence[LateRange]
+    revised: Sequence[LateRange] = ()
 
     @property
     def grid(self) -> Grid:
@@ -115,45 +121,46 @@ def _beginning(past: Past, closed_at: int) -> Head:
 
 
 def _as_stored(past: Past, stretch: Stretch) -> Iterator[Entry]:
-    parts = []
-    for shard, ids in _shards(past.layout, stretch.ids):
-        cells = cells_now(past.archive, past.journal, past.layout, past.grid, ids, stretch.begin, stretch.last)
+    def stored(shard: int, ids: NDArray[np.int32], last: int) -> Cells:
+        cells = cells_now(past.archive, past.journal, past.layout, past.grid, ids, stretch.begin, last)
         cells.quality &= np.uint16(~LATE & 0xFFFF)
-        parts.append(_Part.of(shard, ids, cells, past.grid, (), 0))
+        return cells
+
+    parts = _Parts.of(past, stretch, stored, 0)
     closes = np.arange(stretch.last - stretch.first) // CLOSED_TOGETHER
     yield from _closing(parts, stretch, closes, stretch.first)
 
 
 def _as_it_came(past: Past, stretch: Stretch, head: Head, known: int) -> Iterator[Entry]:
     """From the commit `head`: the `known` ticks that were closed before it, then the journal."""
-    parts = []
-    for shard, ids in _shards(past.layout, stretch.ids):
+
+    def stored(shard: int, ids: NDArray[np.int32], last: int) -> Cells:
         if head.snapshot:
             double = past.layout.dtype(shard) == "float64"
-            cells = past.archive.read(ids, stretch.begin, stretch.last, snapshot=head.snapshot, double=double)
-        else:
-            cells = Cells.empty(stretch.begin, stretch.last - stretch.begin, len(ids), past.layout.dtype(shard))
-        parts.append(_Part.of(shard, ids, cells, past.grid, past.late, head.position))
+            return past.archive.read(ids, stretch.begin, last, snapshot=head.snapshot, double=double)
+        return Cells.empty(stretch.begin, last - stretch.begin, len(ids), past.layout.dtype(shard))
+
+    parts = _Parts.of(past, stretch, stored, head.position)
     assert stretch.closes is not None
     before = stretch.begin if head.closed is None else stretch.clipped(head.closed)
     before = min(before, stretch.first)
     yield from _closing(parts, stretch, stretch.closes[:known], stretch.first if known else before)
     done, begun = int(stretch.closes[known - 1]) if known else -1, stretch.first + known
-    yield from _entries({p.shard: p.late_ones(done, head.position - 1) for p in parts}, None)
-    yield from _entries({p.shard: p.on_time(begun, stretch.last) for p in parts}, None)
+    yield from parts.late_ones(done, head.position - 1)
+    yield from parts.on_time(begun, stretch.last, None)
     if begun < stretch.last:
         yield from _copied(past, stretch, head.position)
 
 
-def _closing(parts: Sequence[_Part], stretch: Stretch, closes: Closes, opened: int) -> Iterator[Entry]:
+def _closing(parts: _Parts, stretch: Stretch, closes: Closes, opened: int) -> Iterator[Entry]:
     """What lies before the first tick, then tick after tick with what came late until each was closed."""
-    yield from _entries({p.shard: p.on_time(stretch.begin, stretch.first) for p in parts}, _decision(opened, stretch))
+    yield from parts.on_time(stretch.begin, stretch.first, _decision(opened, stretch))
     done = -1
     cuts = [0, *(np.flatnonzero(np.diff(closes)) + 1).tolist(), len(closes)] if len(closes) else [0]
     for begin, end in pairwise(cuts):
         closed_at, first, last = int(closes[begin]), stretch.first + begin, stretch.first + end
-        yield from _entries({p.shard: p.late_ones(done, closed_at) for p in parts}, None)
-        yield from _entries({p.shard: p.on_time(first, last) for p in parts}, _decision(last, stretch))
+        yield from parts.late_ones(done, closed_at)
+        yield from parts.on_time(first, last, _decision(last, stretch))
         done = closed_at
 
 
@@ -163,15 +170,16 @@ def _copied(past: Past, stretch: Stretch, start: int) -> Iterator[Entry]:
     wanted[stretch.ids] = True
     shards = set(past.layout.shard_of()[stretch.ids].tolist())
     records = past.journal.read(start, past.journal.tail)
+    ahead = past.layout.ahead_of() if len(past.layout.ahead_of()) else np.zeros(len(wanted), np.int64)
     for _, group in groupby(records, key=lambda record: record.sequence):
-        parts, closed = _kept(group, wanted, shards, stretch, past.grid)
+        parts, closed = _kept(group, shards, partial(_only, wanted, ahead, stretch, past.grid))
         yield from _entries(parts, None if closed is None else _decision(stretch.clipped(closed), stretch))
         if closed is not None and closed >= stretch.last:
             return
 
 
 def _kept(
-    records: Iterable[Record], wanted: NDArray[np.bool_], shards: set[int], stretch: Stretch, grid: Grid
+    records: Iterable[Record], shards: set[int], only: Callable[[Readings], Readings]
 ) -> tuple[dict[int, Readings], int | None]:
     """Of one sequence: copies of the readings wanted, by shard, and what its decision closed."""
     parts: dict[int, Readings] = {}
@@ -180,14 +188,20 @@ def _kept(
         if record.clock is not None:
             closed = record.clock.closed
         elif record.readings is not None and record.shard in shards:
-            parts[record.shard] = _only(record.readings, wanted, stretch, grid)
+            parts[record.shard] = only(record.readings)
     return parts, closed
 
 
-def _only(readings: Readings, wanted: NDArray[np.bool_], stretch: Stretch, grid: Grid) -> Readings:
-    inside = (readings.times >= grid.time(stretch.begin)) & (readings.times < grid.time(stretch.last))
+def _only(
+    wanted: NDArray[np.bool_], ahead: NDArray[np.int64], stretch: Stretch, grid: Grid, readings: Readings
+) -> Readings:
     known = readings.tags < len(wanted)  # a tag registered since is nobody's input
+    beyond = np.where(known, ahead[np.where(known, readings.tags, 0)], 0)
     known[known] = wanted[readings.tags[known]]
+    if not isinstance(readings, Frame):
+        beyond = beyond.max(initial=0)
+    last = grid.time(stretch.last) + beyond * grid.period_ns
+    inside = (readings.times >= grid.time(stretch.begin)) & (readings.times < last)
     if isinstance(readings, Frame):
         return readings.only(inside & known)
     return readings.rows(np.flatnonzero(inside)).columns(np.flatnonzero(known))
@@ -195,41 +209,89 @@ def _only(readings: Readings, wanted: NDArray[np.bool_], stretch: Stretch, grid:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Part:
-    """The cells of one shard, and when its late ones came."""
+    """The cells of tags of one shard that may be equally far ahead, and when those came that came later than that."""
 
     shard: int
     ids: NDArray[np.int32]
     cells: Cells
+    ahead: int
     grid: Grid
     late: Frame
     """In order of arrival."""
     came: NDArray[np.int64]
     """[len(late)] their sequences, ascending."""
 
+    on_time_at: NDArray[np.bool_]
+    """[k, m] cells that came in time."""
+
     @classmethod
-    def of(
-        cls, shard: int, ids: NDArray[np.int32], cells: Cells, grid: Grid, ranges: Sequence[LateRange], below: int
-    ) -> _Part:
-        """`ranges` of sequences under `below` are those that the cells can be from."""
-        came = np.full(len(cells.values), FOREVER)
-        for r in ranges:
-            if r.shard == shard and r.sequence < below and r.t0 < cells.last and r.t1 > cells.first:
-                touched = came[max(r.t0, cells.first) - cells.first : r.t1 - cells.first]
-                np.minimum(touched, r.sequence, out=touched)
-        rows, columns = np.nonzero((cells.quality & LATE) != 0)
-        order = np.argsort(came[rows], kind="stable")
-        frame = _long(cells, ids, grid, rows[order], columns[order])
-        return cls(shard=shard, ids=ids, cells=cells, grid=grid, late=frame, came=came[rows][order])
+    def of(cls, past: Past, shard: int, ids: NDArray[np.int32], cells: Cells, ahead: int, below: int) -> _Part:
+        """`below`: the cells can be from sequences under it."""
+        came = _came(past.late, shard, cells, below)
+        revised = _came(past.revised if ahead else (), shard, cells, below)
+        is_late, present = (cells.quality & LATE) != 0, (cells.quality & PRESENT) != 0
+        later = is_late | (present & (revised < FOREVER)[:, None])
+        rows, columns = np.nonzero(later)
+        when = np.where(is_late[rows, columns], came[rows], revised[rows])
+        order = np.argsort(when, kind="stable")
+        frame = _long(cells, ids, past.grid, rows[order], columns[order])
+        return cls(
+            shard=shard, ids=ids, cells=cells, ahead=ahead, grid=past.grid, late=frame, came=when[order],
+            on_time_at=present & ~later,
+        )  # fmt: skip
 
     def on_time(self, first: int, last: int) -> Readings:
-        """Of ticks first..last-1, what came before they were closed."""
-        cells = self.cells.rows(first, last)
-        return _readings(cells, self.ids, self.grid, (cells.quality & (PRESENT | LATE)) == PRESENT)
+        """What came in time for windows that end at ticks first..last-1; with the first ones all that lies before."""
+        begin = first + self.ahead if first > self.cells.first else first
+        cells, inside = self.cells.rows(begin, last + self.ahead), slice(begin - self.cells.first, None)
+        return _readings(cells, self.ids, self.grid, self.on_time_at[inside][: len(cells.values)])
 
     def late_ones(self, after: int, upto: int) -> Readings:
         """What came late with sequences after+1..upto."""
         begin, end = np.searchsorted(self.came, [after, upto], side="right")
         return self.late.rows(slice(int(begin), int(end)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Parts:
+    """All parts, in layers: of a shard there is one in each, and the last one is of its time."""
+
+    layers: Sequence[Sequence[_Part]]
+
+    @classmethod
+    def of(
+        cls, past: Past, stretch: Stretch, stored: Callable[[int, NDArray[np.int32], int], Cells], below: int
+    ) -> _Parts:
+        """`stored`: cells from the stretch's beginning on, of a shard's tags, to before a tick."""
+        may = past.layout.ahead_of()
+        of = may[stretch.ids] if len(may) else np.zeros(len(stretch.ids), np.int64)
+        layers = []
+        for ahead in sorted({0, *of.tolist()}, reverse=True):
+            some = _shards(past.layout, stretch.ids[of == ahead])
+            last = stretch.last + ahead
+            layers.append([_Part.of(past, s, ids, stored(s, ids, last), ahead, below) for s, ids in some])
+        return cls(layers=layers)
+
+    def on_time(self, first: int, last: int, clock: ClockDecision | None) -> Iterator[Entry]:
+        """Of windows at ticks first..last-1, with the decision that closes them behind."""
+        for layer in self.layers[:-1]:
+            yield from _entries({p.shard: p.on_time(first, last) for p in layer}, None)
+        yield from _entries({p.shard: p.on_time(first, last) for p in self.layers[-1]}, clock)
+
+    def late_ones(self, after: int, upto: int) -> Iterator[Entry]:
+        """What came late with sequences after+1..upto."""
+        for layer in self.layers:
+            yield from _entries({p.shard: p.late_ones(after, upto) for p in layer}, None)
+
+
+def _came(ranges: Sequence[LateRange], shard: int, cells: Cells, below: int) -> Closes:
+    """[k] the first sequence under `below` that a range of this shard names for each tick; FOREVER where none does."""
+    came = np.full(len(cells.values), FOREVER)
+    for r in ranges:
+        if r.shard == shard and r.sequence < below and r.t0 < cells.last and r.t1 > cells.first:
+            touched = came[max(r.t0, cells.first) - cells.first : r.t1 - cells.first]
+            np.minimum(touched, r.sequence, out=touched)
+    return came
 
 
 def _shards(layout: Layout, ids: NDArray[np.int32]) -> Iterator[tuple[int, NDArray[np.int32]]]:

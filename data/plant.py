@@ -47,6 +47,8 @@ class Tag:
     """Stands in when the gap is longer; None: a window that needs it is withheld."""
     truth_delay_ns: int = 0
     """How long after its event time a reading of this tag is known."""
+    ahead_ns: int = 0
+    """How far before its event time a reading may be known: a schedule, a forecast; 0: not before."""
     heartbeat_ns: int | None = None
     """Reported on change, at the latest this often: its last value holds until then."""
     scale: float = 1.0
@@ -64,7 +66,7 @@ class PrepareStep:
 
     name: Literal["difference", "lag", "mean", "min", "max", "std", "log", "clip", "expr"]
     span_ns: int = 0
-    """For lag, mean, min, max, std: how far back."""
+    """For lag, mean, min, max, std: how far back; a lag below 0 looks ahead."""
     low: float = 0.0
     high: float = 0.0
     """For clip."""

@@ -72,7 +72,7 @@ def prepare(spec: WindowSpec, block: Block) -> Prepared:
     k, f = len(block.values), len(spec.features)
     x = np.full((k, f), np.nan, np.float32)
     ok, filled = np.zeros((k, f), bool), np.zeros((k, f), bool)
-    inputs = derive(base, [feature.tag for feature in spec.features], spec.derived)
+    inputs = _inputs(spec, base)
     for like, at in _alike(spec.features).items():
         done = _chain(_columns(inputs, at), like, spec)
         with np.errstate(over="ignore"):
@@ -103,6 +103,29 @@ def _alike(features: tuple[Feature, ...]) -> dict[Chain, NDArray[np.intp]]:
     for i, feature in enumerate(features):
         groups.setdefault((feature.lag, feature.steps), []).append(i)
     return {chain: np.array(at, np.intp) for chain, at in groups.items()}
+
+
+def _inputs(spec: WindowSpec, base: Block) -> Block:
+    """A column per feature: its tag where it is read, before any step."""
+    tags, read = tuple(f.tag for f in spec.features), [f.ahead(spec.period_ns) for f in spec.features]
+    if not spec.look_ahead:
+        return derive(base, tags, spec.derived)
+    shape = len(base.values), len(tags)
+    values, flags = np.empty(shape, np.float32), np.empty(shape, np.uint16)
+    for ahead in set(read):
+        at = [i for i, a in enumerate(read) if a == ahead]
+        part = derive(_read_at(spec, base, ahead), [tags[i] for i in at], spec.derived)
+        values[:, at], flags[:, at] = part.values, part.flags
+    return Block(first=base.first, tags=tags, values=values, flags=flags)
+
+
+def _read_at(spec: WindowSpec, base: Block, ahead: int) -> Block:
+    """The columns that are read so many ticks ahead, under their tags' own names."""
+    if not spec.look_ahead:
+        return base
+    at = np.array([i for i, a in enumerate(spec.base_ahead) if a == ahead], np.intp)
+    tags = tuple(spec.base_tags[i].name for i in at.tolist())
+    return Block(first=base.first, tags=tags, values=base.values[:, at], flags=base.flags[:, at])
 
 
 def _columns(block: Block, at: NDArray[np.intp]) -> _Columns:
@@ -218,7 +241,7 @@ def _running(spec: WindowSpec, base: Block) -> tuple[Mask, Mask]:
     k = len(base.values)
     if spec.when is None:
         return np.ones(k, bool), np.ones(k, bool)
-    read = derive(base, names(spec.when), spec.derived)
+    read = derive(_read_at(spec, base, 0), names(spec.when), spec.derived)
     columns = {name: read.values[:, i].astype(np.float64) for i, name in enumerate(read.tags)}
     holds = evaluate(spec.when, columns, k)
     decided = ((read.flags & Flag.BAD) == 0).all(axis=1) & ~np.isnan(holds)

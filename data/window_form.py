@@ -15,11 +15,13 @@ from penstock.data.window_spec import WindowSpec
 
 def form_of(spec: WindowSpec) -> Hashable:
     """Everything that `prepare` and `cut` go by, with a tag's place among `base` and `derived` for its name."""
-    place = {name: i for i, name in enumerate([*spec.base, *(t.name for t in spec.derived)])}
+    stored = dict.fromkeys(t.name for t in spec.base_tags)
+    place = {name: i for i, name in enumerate([*stored, *(t.name for t in spec.derived)])}
 
     features = tuple((place[f.tag], f.lag, f.steps) for f in spec.features)
     derived = tuple((_placed(t.expr, place), t.range) for t in spec.derived)
-    rows = spec.period_ns, spec.length, spec.stride, spec.every, len(spec.base)
+    columns = tuple((place[t.name], ahead) for t, ahead in zip(spec.base_tags, spec.base_ahead, strict=True))
+    rows = spec.period_ns, spec.length, spec.stride, spec.every, columns
     return rows, features, derived, _placed(spec.when, place)
 
 

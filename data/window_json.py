@@ -19,6 +19,8 @@ Spec = TypeVar("Spec")
 
 FORMAT = 1
 LISTS = ("base_tags", "truth_tags", "derived")
+YOUNGER = {"ahead_ns": 0}
+"""Fields of tags that cards of this format may lack, and what they meant by it."""
 
 
 def dump(spec: Any) -> dict[str, Any]:
@@ -42,7 +44,8 @@ def load(kind: type[Spec], feature: type[Any], found: Mapping[str, Any]) -> Spec
         for key in LISTS:
             values[key] = tuple(_tag(tag) for tag in values[key])
         values["features"] = tuple(_feature(feature, one) for one in values["features"])
-        for key in ("targets", "target_units", "lags"):
+        values.setdefault("base_ahead", [0] * len(values["base_tags"]))
+        for key in ("targets", "target_units", "lags", "base_ahead"):
             values[key] = tuple(values[key])
         return kind(**values)
     except (KeyError, TypeError, ValueError) as error:
@@ -64,6 +67,7 @@ def _write(bound: float) -> float | str:
 
 
 def _tag(found: Mapping[str, Any]) -> Tag:
+    found = YOUNGER | dict(found)
     _known(Tag, found)
     bounds = found["range"]
     low_high = (_read(bounds[0]), _read(bounds[1])) if bounds else None

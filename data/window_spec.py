@@ -39,8 +39,12 @@ class Feature:
     """Row i holds the newest target known at row i's time."""
 
     def look_back(self, period_ns: int, stride: int) -> int:
-        """Ticks before a row that its value depends on."""
+        """Ticks before a row that its value depends on, counted from where it is read."""
         return self.lag + sum(look_back(step, period_ns, stride) for step in self.steps)
+
+    def ahead(self, period_ns: int) -> int:
+        """Ticks behind a row at which its tag is read: what all lags below 0 come to."""
+        return sum(-step.span_ns // period_ns for step in self.steps if step.span_ns < 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,8 @@ class WindowSpec:
     """F columns: inputs in order, then past targets."""
     base_tags: tuple[Tag, ...]
     """Stored tags that a prediction needs: inputs, `when`, past targets; derived tags resolved."""
+    base_ahead: tuple[int, ...]
+    """One per base tag: its column holds in row r the tag at r + ahead. One tag may stand for several columns."""
     truth_tags: tuple[Tag, ...]
     """Stored tags that the targets need; they may also be among `base_tags`."""
     derived: tuple[Tag, ...]
@@ -83,6 +89,7 @@ class WindowSpec:
         lags = tuple(_lag(plant.tags[name], model, plant) for name in model.targets)
         if model.past_target:
             features += tuple(_past(plant.tags[t], lag) for t, lag in zip(model.targets, lags, strict=True))
+        read = _read(model, plant, features)
         wanted = [f.tag for f in features] + list(names(model.when) if model.when else ())
         return cls(
             period_ns=plant.period_ns,
@@ -95,15 +102,16 @@ class WindowSpec:
             target_units=tuple(plant.tags[name].unit for name in model.targets),
             lags=lags,
             features=features,
-            base_tags=stored_tags(wanted, plant.tags),
+            base_tags=tuple(tag for tag, _ in read),
+            base_ahead=tuple(ahead for _, ahead in read),
             truth_tags=stored_tags(model.targets, plant.tags),
             derived=derived_tags([*wanted, *model.targets], plant.tags),
         )
 
     @property
     def base(self) -> tuple[str, ...]:
-        """Names of `base_tags`."""
-        return tuple(t.name for t in self.base_tags)
+        """Names of the columns of `base_tags`: the tags', and where they are read ahead by how much."""
+        return tuple(column_name(t, a) for t, a in zip(self.base_tags, self.base_ahead, strict=True))
 
     @property
     def truth(self) -> tuple[str, ...]:
@@ -113,7 +121,18 @@ class WindowSpec:
     @property
     def stored(self) -> tuple[Tag, ...]:
         """`base_tags`, then the `truth_tags` that are not among them: what training reads."""
-        return self.base_tags + tuple(t for t in self.truth_tags if t not in self.base_tags)
+        now = [t for t, ahead in zip(self.base_tags, self.base_ahead, strict=True) if not ahead]
+        return self.base_tags + tuple(t for t in self.truth_tags if t not in now)
+
+    @property
+    def stored_ahead(self) -> tuple[int, ...]:
+        """One per tag of `stored`; truth is never read ahead."""
+        return self.base_ahead + (0,) * (len(self.stored) - len(self.base_tags))
+
+    @property
+    def look_ahead(self) -> int:
+        """Ticks behind a window's own tick that it reads."""
+        return max(self.base_ahead, default=0)
 
     @property
     def look_back(self) -> int:
@@ -150,11 +169,33 @@ def look_back(step: PrepareStep, period_ns: int, stride: int) -> int:
         case "difference":
             return stride
         case "lag":
-            return -(-step.span_ns // period_ns)
+            return max(0, -(-step.span_ns // period_ns))  # a negative one is in where the tag is read
         case "mean" | "min" | "max" | "std":
             return max(0, -(-step.span_ns // period_ns) - 1)
         case _:
             return 0
+
+
+def column_name(tag: Tag, ahead: int) -> str:
+    """What a tag's column is called in a block of rows."""
+    return f"{tag.name} (+{ahead} ticks)" if ahead else tag.name
+
+
+def _read(model: ModelSpec, plant: Plant, features: tuple[Feature, ...]) -> list[tuple[Tag, int]]:
+    """Stored tags and how far ahead they are read: those of a row's own time first. Raises PlantError."""
+    wanted: dict[int, list[str]] = {0: []}
+    for feature in features:
+        ahead = feature.ahead(plant.period_ns)
+        if any(step.span_ns < 0 and step.span_ns % plant.period_ns for step in feature.steps):
+            raise _mistake(model, "prepare", "a lag below 0", f"multiples of the period of {plant.period_ns} ns")
+        wanted.setdefault(ahead, []).append(feature.tag)
+    wanted[0] += names(model.when) if model.when else ()
+    read = [(tag, ahead) for ahead in sorted(wanted) for tag in stored_tags(wanted[ahead], plant.tags)]
+    for tag, ahead in read:
+        if ahead * plant.period_ns > tag.ahead_ns:
+            found = f"{tag.name!r} read {ahead} ticks ahead"
+            raise _mistake(model, "prepare", found, f"a lag that the tag's `ahead` of {tag.ahead_ns} ns covers")
+    return read
 
 
 def _input(name: str, model: ModelSpec, tags: Mapping[str, Tag]) -> Feature:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from penstock.data.archive import Archive, Head
 from penstock.data.block import FILLED, Block, Flag
 from penstock.data.derived import derive
+from penstock.data.early import newest_of, parted
 from penstock.data.grid import Cells, Grid
 from penstock.data.history import at_a_head, cells_now
 from penstock.data.journal import Journal
@@ -58,14 +59,14 @@ class Desk:
         return SpeedView.open(path) if path.exists() else None
 
     def newest(self) -> int:
-        """One past the newest tick that the archive or the journal holds."""
+        """One past the newest tick that the archive or the journal holds, of what may not be ahead of its time."""
         tail = self.journal.tail
 
         def newest(head: Head) -> int:
-            last = head.span[1]
+            last, ahead = head.newest, self.layout.ahead_of()
             for record in self.journal.read(head.position, tail):
                 if record.readings is not None and len(record.readings):
-                    last = max(last, self.grid.tick_of(int(record.readings.times.max())) + 1)
+                    last = newest_of(parted(record.readings, ahead)[0], self.grid, last)
             return last
 
         return at_a_head(self.archive, newest)

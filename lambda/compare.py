@@ -167,7 +167,7 @@ def _rivals(site: Site, lead: Artifact, spec: WindowSpec, span: tuple[int, int],
 
 def _recomputed(site: Site, artifact: Artifact, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     spec, ids = WindowSpec.from_json(artifact.card["spec"]), site.registry.lookup()
-    tags = [ids[name] for name in spec.base]
+    tags = [ids[tag.name] for tag in spec.base_tags]
     view = compute_view(site.parts.client(), artifact, _source(site), tags, first, last, alone=alone)
     return view.ticks, view.values
 

@@ -51,7 +51,9 @@ def stored(site: Site, model: Any, name: str | None, keys: Mapping[str, Any], *,
     head = site.readings.head()
     ids = site.registry.lookup()
     source = Source(folder=site.readings.folder, snapshot=head.snapshot)
-    newest = newest_windows(name, source, spec, [ids[tag.name] for tag in spec.stored], *head.span)
+    newest = newest_windows(
+        name, source, spec, [ids[tag.name] for tag in spec.stored], *site.readings.span(snapshot=head.snapshot)
+    )
     card = {
         "created": pd.Timestamp.now("UTC").isoformat(timespec="seconds"),
         "spec": spec.to_json(),

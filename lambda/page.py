@@ -191,8 +191,8 @@ def _trained(site: Site, cards: dict[tuple[str, int], str], model: str, version:
 
 def _span(site: Site) -> tuple[int, int]:
     head, grid = site.readings.head(), site.readings.grid
-    first, last = head.span
-    return (0, 0) if first == last else (grid.time(first), grid.time(max(last, site.desk().newest())))
+    first, last = head.span[0], head.newest
+    return (0, 0) if first >= last else (grid.time(first), grid.time(max(last, site.desk().newest())))
 
 
 def _stretch(site: Site, tag: str, start_ns: int, end_ns: int, buckets: int) -> Stretch:

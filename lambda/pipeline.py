@@ -127,7 +127,7 @@ def write_batch_view(
         client,
         artifact,
         HistorySource(folder=desk.archive.folder, snapshot=head.snapshot, hatch=hatch),
-        [desk.ids[name] for name in spec.base],
+        [desk.ids[tag.name] for tag in spec.base_tags],
         first,
         seam,
         alone=alone,

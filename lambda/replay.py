@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from penstock import pipeline
 from penstock.data.archive import Archive
 from penstock.data.journal import Journal
-from penstock.data.journal.ledger import late_list
+from penstock.data.journal.ledger import REVISED, late_list
 from penstock.data.past import Past, Stretch, lay_out
 from penstock.data.views.speed_view import SaidRows, SpeedView, Spoken
 from penstock.data.window_spec import WindowSpec
@@ -135,10 +135,14 @@ def _laid(site: Site, folder: Path, piece: Piece, specs: Sequence[WindowSpec]) -
 
 def _written(site: Site, journal: Journal, piece: Piece, specs: Sequence[WindowSpec]) -> int:
     known = site.registry.lookup()
-    names = {name for spec in specs for name in spec.base}
+    names = {tag.name for spec in specs for tag in spec.base_tags}
     ids = np.array(sorted(known[name] for name in names if name in known), np.int32)
     past = Past(
-        archive=site.readings, journal=site.journal, layout=site.layout(), late=late_list(site.folder / "journal")
+        archive=site.readings,
+        journal=site.journal,
+        layout=site.layout(),
+        late=late_list(site.folder / "journal"),
+        revised=late_list(site.folder / "journal", table=REVISED),
     )
     laid = lay_out(past, Stretch(first=piece.first, last=piece.last, lead=lead_of(specs), ids=ids, closes=piece.closes))
     while entries := list(islice(laid.entries, GROUP)):

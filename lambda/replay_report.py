@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from penstock.answers import truth_at
 from penstock.batch.baselines import errors
-from penstock.data.journal.ledger import LateRange, late_list
+from penstock.data.journal.ledger import LATE as LATE_LIST
+from penstock.data.journal.ledger import REVISED, LateRange, late_list
 from penstock.data.past import Order
 from penstock.data.views.speed_view import SaidRows
 from penstock.data.windows import Reason
@@ -94,7 +95,7 @@ def checked(path: Path) -> Path:
 
 def report(site: Site, pieces: Sequence[Piece], said: Iterable[Said]) -> Replayed:
     """Judge what was said again, model by model. Raises what `said` raises."""
-    late, parts = late_list(site.folder / "journal"), []
+    late, parts = [r for table in (LATE_LIST, REVISED) for r in late_list(site.folder / "journal", table=table)], []
     order = dict.fromkeys((o.value for o in Order), 0)
     seen: set[int] = set()
     for one in said:
@@ -140,8 +141,9 @@ class _Judged:
     def of(cls, site: Site, said: Said, late: Sequence[LateRange]) -> _Judged:
         live, reach = beside(said.again, said.live), lead_of([said.spec])
         ids = site.registry.lookup()
-        shards = {int(site.layout().shard_of()[ids[name]]) for name in said.spec.base if name in ids}
-        near = [r for r in late if r.shard in shards and r.t0 < said.piece.last and r.t1 > said.piece.first - reach]
+        shards = {int(site.layout().shard_of()[ids[t.name]]) for t in said.spec.base_tags if t.name in ids}
+        begin, end = said.piece.first - reach, said.piece.last + said.spec.look_ahead
+        near = [r for r in late if r.shard in shards and r.t0 < end and r.t1 > begin]
         return cls(
             said=said, live=live, late=near, truth=truth_at(site.desk(), said.spec, said.again.ticks),
             verdicts=judged(said.again, live, said.scale, _touched(said, near, reach)),
@@ -188,7 +190,7 @@ class _Judged:
 
     def _named(self, site: Site, first: int, last: int) -> list[dict[str, Any]]:
         reach = lead_of([self.said.spec])
-        touching = [r for r in self.late if r.t0 <= last and r.t1 > first - reach]
+        touching = [r for r in self.late if r.t0 <= last + self.said.spec.look_ahead and r.t1 > first - reach]
         return [
             {"source": r.source, "from": _time(site, r.t0), "to": _time(site, r.t1), "readings": r.count}
             for r in touching
@@ -234,11 +236,11 @@ def judged(again: SaidRows, live: SaidRows, scale: NDArray[np.float32], touched:
 
 
 def _touched(said: Said, late: Sequence[LateRange], reach: int) -> NDArray[np.bool_]:
-    """[n] ticks that are not in the journal's own order and whose windows late readings touch."""
+    """[n] ticks that are not in the journal's own order and whose windows late readings, or revisions, touch."""
     ticks = said.again.ticks
     touched = np.zeros(len(ticks), bool)
     for r in late:
-        touched[np.searchsorted(ticks, r.t0) : np.searchsorted(ticks, r.t1 + reach)] = True
+        touched[np.searchsorted(ticks, r.t0 - said.spec.look_ahead) : np.searchsorted(ticks, r.t1 + reach)] = True
     return touched & (ticks < said.exact)
 
 

@@ -194,7 +194,8 @@ def streamed(report: Mapping[str, Any]) -> dict[str, Any]:
     """A stream's report for people: only what is worth a line."""
     always = ("ticks", "predictions", "readings")
     lines = {key: report[key] for key in always}
-    lines |= {key: report[key] for key in ("late", "rejected", "quarantined", "failed_requests") if report[key]}
+    faults = ("late", "revised", "rejected", "quarantined", "failed_requests")
+    lines |= {key: report[key] for key in faults if report[key]}
     return lines | {"ended": "with its source" if report["ended"] else "stopped; the same command goes on from here"}
 
 

@@ -70,7 +70,7 @@ class Site:
         self.plant: Plant = load_plant(folder / "plant.toml")
         self.registry = Registry.open(folder / "tags.sqlite")
         self.registry.register([tag for tag in self.plant.tags.values() if tag.expr is None])
-        self._layout = Layout(self.registry.dtypes(), self._shards)
+        self._layout = self._laid_out()
         self.journal = Journal.open(folder / "journal", segment_bytes=self.settings.journal.segment_mb << 20)
         self.readings = _archive(folder / "archive", Grid(period_ns=self.plant.period_ns))
         self.models = ModelStore(folder / "models")
@@ -176,7 +176,7 @@ class Site:
         its models are done; `anew` begins another one.
         """
         names = list(dict.fromkeys(names))
-        newest = self.readings.grid.time(self.readings.head().span[1])
+        newest = self.readings.grid.time(self.readings.span()[1])
         wish = Wish(
             models=names,
             start_ns=None if start is None else moment_ns(start, timezone=self.plant.timezone, newest_ns=newest),
@@ -185,7 +185,7 @@ class Site:
         )
         for name in names:
             known.trainable(self.plant, self.models, name)  # a wrong name is told before any process is started
-        if not len(range(*self.readings.head().span)):  # told before workers are started
+        if not len(range(*self.readings.span())):  # told before workers are started
             raise ModelError(f"there is no history to train on; bring it in: penstock import FILE --site {self.folder}")
         key = key_of(self.plant, names, {"start": start, "end": end, "lstm": dict(lstm or {})})
         with run_for(self.runs, self.models, self.readings, wish, key=key, now=_now(), anew=anew) as run:
@@ -400,8 +400,13 @@ class Site:
         """Tags over shards, as registered now."""
         self.registry.refresh()
         if len(self._layout) != len(self.registry):  # tags are only ever appended, and keep their dtype
-            self._layout = Layout(self.registry.dtypes(), self._shards)
+            self._layout = self._laid_out()
         return self._layout
+
+    def _laid_out(self) -> Layout:
+        ahead = {t.name: t.ahead_ns // self.plant.period_ns for t in self.plant.tags.values() if t.ahead_ns}
+        by_id = [ahead.get(name, 0) for name in self.registry.names()] if ahead else ()
+        return Layout(self.registry.dtypes(), self._shards, ahead=by_id)
 
     def desk(self) -> Desk:
         """What questions are answered from."""

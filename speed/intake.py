@@ -11,7 +11,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from penstock.data.frame import Dense, Readings
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.data.early import admitted, parted
+from penstock.data.frame import Dense, Frame, Readings
 from penstock.data.grid import Grid
 from penstock.data.journal import Entry, Journal, Kind
 from penstock.data.layout import Layout
@@ -65,7 +69,7 @@ class Intake:
 
         `may_read`: false holds patient sources back. `appended` is called after each group is durable.
         """
-        self._journal, self._layout, self._now = journal, layout, now
+        self._journal, self._grid, self._layout, self._now = journal, grid, layout, now
         self._sources = [s for s, _ in sources]
         self._skew_ns = {s.name: rule.skew_ns for s, rule in sources}
         self._may_read, self._appended = may_read, appended
@@ -80,7 +84,7 @@ class Intake:
         Raises SourceError, JournalError. What was acknowledged is durable, whatever happens.
         """
         self._offsets = await asyncio.to_thread(self._journal.offsets)
-        await asyncio.to_thread(resume, self.clock, self._journal)
+        await asyncio.to_thread(resume, self.clock, self._journal, self._layout().ahead_of())
         readers = [asyncio.create_task(self._read(s, stop)) for s in self._sources]
         try:
             return await self._write(readers, stop)
@@ -150,17 +154,34 @@ class Intake:
             yield Entry(source=name, source_offset=self._offsets.get(name, 0), parts={}, clock=ended)
             return
         key, skew_ns = journal_name(name, delivery.part), self._skew_ns[name]
-        readings, quarantined = quarantine(delivery.readings, None if skew_ns is None else self._now() + skew_ns)
+        readings, early, quarantined = self._admitted(delivery.readings, skew_ns)
+        if early is not None:  # before the decision that the others may cause: a closing tick looks ahead
+            for piece in _pieces(early):
+                yield self._entry(name, key, self._offsets.get(key, 0), piece, tells_time=False)
         pieces = list(_pieces(readings))
         for piece in pieces[:-1]:
             yield self._entry(name, key, self._offsets.get(key, 0), piece)
         self._offsets[key] = delivery.offset
         yield self._entry(name, key, delivery.offset, pieces[-1], delivery.rejected, quarantined)
 
+    def _admitted(self, readings: Readings, skew_ns: int | None) -> tuple[Readings, Frame | None, int]:
+        """What is of its time, what may be ahead of it, and how many readings are too far ahead."""
+        ahead = self._layout().ahead_of()
+        readings, early = parted(readings, ahead)
+        if skew_ns is None:  # a recording: it is not known when its readings arrived
+            return readings, early, 0
+        now_ns = self._now()
+        readings, quarantined = quarantine(readings, now_ns + skew_ns)
+        if early is None:
+            return readings, None, quarantined
+        early, more = admitted(early, ahead, self._grid, now_ns, skew_ns)
+        return readings, early, quarantined + more
+
     def _entry(
-        self, name: str, key: str, offset: int, readings: Readings, rejected: int = 0, quarantined: int = 0
-    ) -> Entry:
-        span, decision = span_of(readings), None
+        self, name: str, key: str, offset: int, readings: Readings, rejected: int = 0, quarantined: int = 0,
+        *, tells_time: bool = True,
+    ) -> Entry:  # fmt: skip
+        span, decision = span_of(readings) if tells_time else None, None
         if span is not None:
             decision = self.clock.observe(name, span[1], self._now(), span[0])
         self.counts.accepted += len(readings)
@@ -182,15 +203,20 @@ def _pieces(readings: Readings) -> Iterator[Readings]:
         yield readings.rows(slice(begin, begin + most))
 
 
-def resume(clock: Clock, journal: Journal) -> None:
-    """Bring the clock to where the log has it: the newest decision's state, then the rows behind it."""
+def resume(clock: Clock, journal: Journal, ahead: NDArray[np.int64]) -> None:
+    """Bring the clock to where the log has it: the newest decision's state, then the rows behind it.
+
+    `ahead` [tags]: what may be ahead of its time tells none.
+    """
     newest = journal.clock()
     if newest is not None:
         clock.resume(newest.state)
     first, tail = journal.first, journal.tail
     decided = [r.sequence for r in journal.read(first, tail, -1) if r.kind is Kind.CLOCK]
     for record in journal.read(decided[-1] + 1 if decided else first, tail):
-        if record.readings is not None and (span := span_of(record.readings)) is not None:
+        if record.readings is None:
+            continue
+        if (span := span_of(parted(record.readings, ahead)[0])) is not None:
             clock.note(owner(record.source, clock.sources), span[1], span[0])
 
 

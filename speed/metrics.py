@@ -59,6 +59,7 @@ def _journal(status: Status, now_ns: int) -> Iterator[Metric]:
     for name, number in (("accepted", report.readings), ("rejected", report.rejected), ("late", report.late)):
         readings.add_metric([name], number)
     readings.add_metric(["quarantined"], report.quarantined)
+    readings.add_metric(["revised"], report.revised)
     yield readings
 
 

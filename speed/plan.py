@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -26,6 +26,8 @@ from penstock.errors import SiteError
 
 Resolve = Callable[[Sequence[str]], NDArray[np.int32]]
 """Tag names to ids; -1 for a name that the site does not know."""
+Read = tuple[Tag, int]
+"""A tag, and how many ticks ahead it is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,8 @@ class Column:
     id: int
     """The site's id; -1: the site has no such tag, the column stays empty."""
     tag: Tag
+    ahead: int = 0
+    """Row r holds the tag at r + ahead."""
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: the cached properties live in its dictionary
@@ -60,6 +64,11 @@ class ShardPlan:
         return self.rules.reach
 
     @cached_property
+    def ahead(self) -> NDArray[np.int64]:
+        """[columns] ticks ahead at which each is read."""
+        return np.array([c.ahead for c in self.columns], np.int64)
+
+    @cached_property
     def ids(self) -> NDArray[np.int32]:
         """[columns] tag ids, -1 where the site has no such tag."""
         return np.array([c.id for c in self.columns], np.int32)
@@ -77,7 +86,7 @@ class ShardPlan:
     def of_text(cls, text: str) -> ShardPlan:
         """The inverse of `text`."""
         d = json.loads(text)
-        columns = tuple(Column(id=c["id"], tag=_tag(c["tag"])) for c in d["columns"])
+        columns = tuple(Column(id=c["id"], tag=_tag(c["tag"]), ahead=c["ahead"]) for c in d["columns"])
         return replace(cls(**{**d, "grid": Grid(**d["grid"]), "columns": ()}), columns=columns)
 
     def save(self, folder: Path) -> str:
@@ -131,13 +140,13 @@ class ReadPlan:
     @classmethod
     def of(cls, specs: Sequence[WindowSpec], resolve: Resolve, layout: Layout, grid: Grid) -> ReadPlan:
         """The union of what `specs` read."""
-        tags = list(dict.fromkeys(tag for spec in specs for tag in spec.base_tags))
-        ids = resolve([t.name for t in tags]) if tags else np.empty(0, np.int32)
+        read = list(dict.fromkeys(pair for spec in specs for pair in read_by(spec)))
+        ids = resolve([tag.name for tag, _ in read]) if read else np.empty(0, np.int32)
         depth = max((spec.depth for spec in specs), default=1)
         shard_of = layout.shard_of()
         by_shard: dict[int, list[Column]] = {}
-        for tag, i in zip(tags, ids.tolist(), strict=True):
-            by_shard.setdefault(int(shard_of[i]) if i >= 0 else 0, []).append(Column(id=i, tag=tag))
+        for (tag, ahead), i in zip(read, ids.tolist(), strict=True):
+            by_shard.setdefault(int(shard_of[i]) if i >= 0 else 0, []).append(Column(id=i, tag=tag, ahead=ahead))
         shards = tuple(
             ShardPlan(shard=s, dtype=layout.dtype(s), grid=grid, columns=tuple(c), depth=depth)
             for s, c in sorted((by_shard or {0: []}).items())
@@ -146,12 +155,17 @@ class ReadPlan:
 
     def covers(self, specs: Sequence[WindowSpec]) -> bool:
         """Whether windows of all `specs` can be cut from what this plan reads."""
-        known = {c.tag for s in self.shards for c in s.columns}
-        return all(spec.depth <= self.depth and known.issuperset(spec.base_tags) for spec in specs)
+        known = {(c.tag, c.ahead) for s in self.shards for c in s.columns}
+        return all(spec.depth <= self.depth and known.issuperset(read_by(spec)) for spec in specs)
 
-    def place(self) -> dict[Tag, tuple[int, int]]:
-        """Where each tag's column lies: (shard, column)."""
-        return {c.tag: (s.shard, i) for s in self.shards for i, c in enumerate(s.columns)}
+    def place(self) -> dict[Read, tuple[int, int]]:
+        """Where each column lies: (shard, column)."""
+        return {(c.tag, c.ahead): (s.shard, i) for s in self.shards for i, c in enumerate(s.columns)}
+
+
+def read_by(spec: WindowSpec) -> Iterator[Read]:
+    """What a model's windows are cut from, in the order of its columns."""
+    return zip(spec.base_tags, spec.base_ahead, strict=True)
 
 
 def _tag(d: dict[str, object]) -> Tag:

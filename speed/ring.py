@@ -44,7 +44,9 @@ class Ring:
         self.lead = lead
         self.hold: int | None = None
         """Ticks from here on are kept, however far the closed ones go; None: the lead alone decides."""
-        self._grid, self._ids, self._dtype = grid, ids, dtype
+        self.ids = ids
+        """[columns] tags, ascending."""
+        self._grid, self._dtype = grid, dtype
         self._stored, self._stored_last = stored, stored_last
         self._column_of = np.empty(0, np.int32)
         self._held: list[Readings] = []
@@ -63,10 +65,15 @@ class Ring:
 
     def put(self, readings: Readings) -> None:
         """Merge readings in; those of closed ticks are marked late."""
-        if not len(readings.times) or not len(self._ids):
+        if not len(readings.times) or not len(self.ids):
             return
         self._know(readings)
         last = self._grid.tick_of(int(readings.times.max())) + 1
+        if last > self._cells.last and isinstance(readings, Frame):  # what nobody reads needs no room
+            readings = readings.only(self._column_of[readings.tags] >= 0)
+            if not len(readings):
+                return
+            last = self._grid.tick_of(int(readings.times.max())) + 1
         limit = self._limit()
         if last > limit:
             self._held.append(_from_tick(readings, limit, self._grid))
@@ -96,13 +103,13 @@ class Ring:
             return
         # Twice as far as asked: the copy is then paid once per many extensions.
         first, last = self.floor, min(last + max(self.lead, 64), max(last, self._limit()))
-        fresh = Cells.empty(first, last - first, len(self._ids), self._dtype)
+        fresh = Cells.empty(first, last - first, len(self.ids), self._dtype)
         if old.last > first:
             kept = old.rows(first, old.last)
             n = old.last - first
             fresh.values[:n], fresh.quality[:n], fresh.offset[:n] = kept.values, kept.quality, kept.offset
         begin, end = max(old.last, first), min(last, self._stored_last)
-        if begin < end and len(self._ids):
+        if begin < end and len(self.ids):
             fresh.merge(self._stored(begin, end))
         self._cells = fresh
         self._put_held(last)
@@ -119,9 +126,9 @@ class Ring:
         """Tags registered after the plan was made are nobody's columns."""
         top = int(readings.tags.max()) + 1 if len(readings.tags) else 0
         if top > len(self._column_of):
-            top = max(top, int(self._ids.max()) + 1)
+            top = max(top, int(self.ids.max(initial=-1)) + 1)
             self._column_of = np.full(top, -1, np.int32)
-            self._column_of[self._ids] = np.arange(len(self._ids), dtype=np.int32)
+            self._column_of[self.ids] = np.arange(len(self.ids), dtype=np.int32)
 
 
 def _from_tick(readings: Readings, tick: int, grid: Grid) -> Readings:

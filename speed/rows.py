@@ -20,7 +20,7 @@ from penstock.data.scoring import Member
 from penstock.data.window_form import form_of
 from penstock.data.window_spec import WindowSpec
 from penstock.errors import JournalError
-from penstock.speed.plan import ReadPlan
+from penstock.speed.plan import ReadPlan, read_by
 from penstock.speed.shard import Rows
 
 T = TypeVar("T", bound=np.generic)
@@ -154,7 +154,7 @@ class Newest:
         """Found once per spec object: hashing rules at every tick would cost more."""
         known = self._specs.get(id(spec))
         if known is None:
-            places = np.array([self._plan_place[tag] for tag in spec.base_tags], np.int64).reshape(-1, 2).T
+            places = np.array([self._plan_place[read] for read in read_by(spec)], np.int64).reshape(-1, 2).T
             form = self._forms.setdefault(form_of(spec), len(self._forms))
             shards = frozenset(places[0].tolist())
             known = self._specs[id(spec)] = _Known(spec=spec, places=(places[0], places[1]), shards=shards, form=form)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from distributed import Client
 
 from penstock.data.journal import Journal, Kind
-from penstock.data.journal.ledger import late_count
+from penstock.data.journal.ledger import REVISED, late_count
 from penstock.data.scoring import Member
 from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.data.window_spec import WindowSpec
@@ -149,6 +149,7 @@ class Service:
             rejected=taken.rejected,
             quarantined=taken.quarantined,
             late=late_count(self._setup.site / "journal", self._begun_at),
+            revised=late_count(self._setup.site / "journal", self._begun_at, table=REVISED),
             ticks=counts.ticks,
             predictions=counts.predictions,
             failed_requests=counts.failed_requests + (following.failed_requests if following else 0),

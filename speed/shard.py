@@ -26,6 +26,7 @@ from penstock.errors import PenstockError
 from penstock.secure import wire_to
 from penstock.speed.plan import ShardPlan, load_plan, read_plan
 from penstock.speed.ring import Ring
+from penstock.speed.rings import Rings
 
 CHUNK_CELLS = 1 << 21
 """A block is sent on when it holds about this many values (13 MB)."""
@@ -105,7 +106,7 @@ def run_step(step: Step) -> tuple[Rows, ...]:
     return rows
 
 
-def fold(ring: Ring, records: Iterable[Record], plan: ShardPlan, begin: int | None) -> Iterator[Rows]:
+def fold(ring: Rings, records: Iterable[Record], plan: ShardPlan, begin: int | None) -> Iterator[Rows]:
     """Fold records in order; rows from tick `begin` on (None: from the newest closed tick on).
 
     Closes between which nothing late came are joined: each tick's rows are then the same as at its own
@@ -117,7 +118,7 @@ def fold(ring: Ring, records: Iterable[Record], plan: ShardPlan, begin: int | No
     corrected = False
     for record in records:
         if record.readings is not None:
-            late = ring.late(record.readings)
+            late = ring.touched(record.readings)
             if late is not None and ring.closed is not None and first is not None:
                 if closes:
                     yield _rows(ring, plan, first, closes)
@@ -127,7 +128,7 @@ def fold(ring: Ring, records: Iterable[Record], plan: ShardPlan, begin: int | No
         elif record.clock is not None:
             for closed in _stages(ring.closed, record.clock.closed, chunk):
                 first = closed - depth if first is None else first
-                ring.hold = first - plan.reach
+                ring.hold_from(first - plan.reach)
                 ring.close(closed)
                 closes.append((closed, record.sequence))
                 if closed - first >= chunk:
@@ -147,28 +148,14 @@ def _stages(start: int | None, stop: int, chunk: int) -> Iterator[int]:
         yield stop
 
 
-def _rows(ring: Ring, plan: ShardPlan, first: int, closes: list[tuple[int, int]]) -> Rows:
+def _rows(ring: Rings, plan: ShardPlan, first: int, closes: list[tuple[int, int]]) -> Rows:
     closed = ring.closed
     assert closed is not None
 
     def look(begin: int, columns: NDArray[np.intp]) -> Cells:
-        return _spread(ring.rows(begin, closed), plan, columns)
+        return ring.look(plan, columns, begin, closed)
 
     return Rows(closed=closed, block=assess_last(look, plan.rules, min(first, closed), closed), closes=tuple(closes))
-
-
-def _spread(cells: Cells, plan: ShardPlan, columns: NDArray[np.intp]) -> Cells:
-    """Cells of the distinct tags -> cells of these of the plan's columns."""
-    ids = plan.ids[columns]
-    if np.array_equal(plan.distinct, ids):
-        return cells
-    spread = Cells.empty(cells.first, len(cells.values), len(ids), plan.dtype)
-    known = np.flatnonzero(ids >= 0)
-    at = np.searchsorted(plan.distinct, ids[known])
-    spread.values[:, known] = cells.values[:, at]
-    spread.quality[:, known] = cells.quality[:, at]
-    spread.offset[:, known] = cells.offset[:, at]
-    return spread
 
 
 def forget(site: str) -> None:
@@ -184,7 +171,7 @@ def forget(site: str) -> None:
 class _Kept:
     """A shard's ring as this worker last left it."""
 
-    ring: Ring
+    ring: Rings
     position: int
     """Holds all readings of sequences below."""
     plan: str
@@ -225,7 +212,7 @@ def _far_plan(hatch: Hatch, name: str) -> ShardPlan:
 def _catch_up(kept: _Kept, step: Step, plan: ShardPlan, journal: Records) -> int | None:
     """Fold in what lies between; the tick at which the step's first rows begin."""
     if step.want is not None:
-        kept.ring.hold = step.want - plan.reach
+        kept.ring.hold_from(step.want - plan.reach)
     for record in journal.read(kept.position, step.start, step.shard):
         if record.readings is not None:
             kept.ring.put(record.readings)
@@ -243,15 +230,17 @@ def _build(step: Step, plan: ShardPlan, journal: Records, archive: Stored) -> _K
         return None
     lead = plan.depth + plan.reach
     floor = anchor - lead if step.want is None else min(anchor - lead, step.want - plan.reach)
-    ids = plan.distinct
 
-    def stored(first: int, last: int) -> Cells:
-        return archive.read(ids, first, last, snapshot=head.snapshot)
+    def build(ids: NDArray[np.int32]) -> Ring:
+        def stored(first: int, last: int) -> Cells:
+            return archive.read(ids, first, last, snapshot=head.snapshot)
 
-    ring = Ring(
-        grid=plan.grid, ids=ids, dtype=plan.dtype, lead=lead, floor=floor,
-        closed=head.closed, stored=stored, stored_last=head.span[1],
-    )  # fmt: skip
+        return Ring(
+            grid=plan.grid, ids=ids, dtype=plan.dtype, lead=lead, floor=floor,
+            closed=head.closed, stored=stored, stored_last=head.span[1],
+        )  # fmt: skip
+
+    ring = Rings(plan, build)
     return _Kept(ring=ring, position=head.position, plan=step.plan, hatch=step.hatch)
 
 

@@ -47,6 +47,8 @@ class Report:
     """Steps submitted to a worker again, since no answer came in time."""
     repairs: int = 0
     """Times that a part of the graph had died and was made anew; each is a rereading too."""
+    revised: int = 0
+    """Readings that came ahead of the watermark, but too late for some window that was cut; see `Tag.ahead_ns`."""
     said_ms: Told = field(default_factory=lambda: Delays().told())
     """From a tick's close, durable in the journal, to its row in the speed view; ticks closed in this run."""
 

@@ -99,7 +99,7 @@ class Upkeep:
         layout = self._setup.layout()
         return Work(
             site=self._setup.site, segment_bytes=self._setup.segment_bytes, stop=tail, double=layout.double(),
-            shards=layout.shards, aggregates=self._aggregates(pieces),
+            ahead=layout.ahead_of(), shards=layout.shards, aggregates=self._aggregates(pieces),
         )  # fmt: skip
 
     def _aggregates(self, pieces: int | None) -> Aggregates | None:

@@ -113,8 +113,12 @@ class Archive:
             return [Head.of(i.id, i.metadata) for i in ancestry if "position" in i.metadata]
 
     def span(self, *, snapshot: str | None = None) -> tuple[int, int]:
-        """First tick and one past the last tick that hold a reading; equal when there is none."""
-        return (self.head() if snapshot is None else self.commit(snapshot)).span
+        """First tick and one past the last tick that hold a reading; equal when there is none.
+
+        What is known ahead of its time does not count: the last tick is one that has been.
+        """
+        head = self.head() if snapshot is None else self.commit(snapshot)
+        return head.span[0], max(head.span[0], head.newest)
 
     def dtypes(self, *, snapshot: str | None = None) -> NDArray[np.bool_]:
         """[tags] true for float64: the tags that this snapshot has columns for."""

@@ -16,10 +16,11 @@ from penstock.data.archive import Archive, Head
 from penstock.data.archive.committer import Committer
 from penstock.data.archive.heaps import Heap, stages
 from penstock.data.archive.repository import DTYPES, open_chunks
+from penstock.data.early import newest_of, parted
 from penstock.data.frame import Dense, Readings
 from penstock.data.grid import Grid
 from penstock.data.journal import Journal, Kind, Record, Totals
-from penstock.data.journal.ledger import LateRange, late_ticks, ranges_of, write_ranges
+from penstock.data.journal.ledger import REVISED, LateRange, late_ticks, ranges_of, revised_ranges, write_ranges
 from penstock.data.layout import Layout
 from penstock.data.remembered import Remembered
 from penstock.errors import ArchiveError
@@ -60,8 +61,12 @@ class Batch:
     totals: dict[str, Totals]
     readings: int = 0
     late: list[LateRange] = field(default_factory=list)
+    revised: list[LateRange] = field(default_factory=list)
+    """Readings of ticks that were not closed, but within reach of windows that were."""
     newest: int | None = None
     """Tick of the last reading of the record that reaches furthest."""
+    been: int | None = None
+    """One past the newest tick of what may not be ahead of its time; None: no tag may."""
     heaps: dict[tuple[int, bool, bytes | None], list[Readings]] = field(default_factory=dict)
     """By (float64?, late?, tags of dense rows | None for long frames)."""
 
@@ -75,6 +80,10 @@ class Batch:
             self.closed = record.clock.closed
         elif record.readings is not None:
             self.late += ranges_of(record, self.closed, grid)
+            if self.been is not None:
+                own, early = parted(record.readings, layout.ahead_of())
+                self.been = max(self.been, newest_of(own, grid, self.been))
+                self.revised += revised_ranges(record, early, self.closed, layout, grid)
             newest = grid.tick_of(int(record.readings.times[-1])) if len(record.readings.times) else None
             self.newest = newest if self.newest is None else max(self.newest, newest or self.newest)
             self._sort(record.readings, int(layout.dtype(record.shard) == "float64"), grid)
@@ -130,7 +139,9 @@ def drain(
             # The list first: a kill between the two only writes the same rows again.
             if batch.late:
                 write_ranges(journal.folder, batch.late)
-            committer.commit(batch.position, batch.closed, batch.offsets, batch.totals)
+            if batch.revised:
+                write_ranges(journal.folder, batch.revised, table=REVISED)
+            committer.commit(batch.position, batch.closed, batch.offsets, batch.totals, batch.been)
             readings, late, commits = readings + batch.readings, late + sum(r.count for r in batch.late), commits + 1
             if progress:
                 progress(batch.position - begun, stop - begun)
@@ -145,8 +156,9 @@ def gather(journal: Journal, head: Head, stop: int, layout: Layout, grid: Grid, 
     `block`: ticks that the archive writes together.
     """
     batch = Batch(
-        position=head.position, closed=head.closed, offsets=dict(head.source_offsets), totals=dict(head.totals)
-    )
+        position=head.position, closed=head.closed, offsets=dict(head.source_offsets), totals=dict(head.totals),
+        been=head.newest if len(layout.ahead_of()) else None,
+    )  # fmt: skip
     for record in journal.read(head.position, stop):
         full = batch.readings >= MOST_CELLS or (batch.readings >= cells and batch.ends_block(record, grid, block))
         if record.sequence >= batch.position and full:

@@ -100,13 +100,21 @@ class Committer:
         self._span = span if self._span[0] == self._span[1] else union(self._span, span)
 
     def commit(
-        self, position: int, closed: int | None, source_offsets: Mapping[str, int], totals: Mapping[str, Totals]
+        self,
+        position: int,
+        closed: int | None,
+        source_offsets: Mapping[str, int],
+        totals: Mapping[str, Totals],
+        newest: int | None = None,
     ) -> Head:
-        """Make everything merged so far one durable commit at this journal position."""
+        """Make everything merged so far one durable commit at this journal position.
+
+        `newest`: see `Head`; None: no tag may be ahead of its time.
+        """
         return self._commit(
             replace(
                 self.head, position=position, closed=closed, source_offsets=source_offsets, totals=totals,
-                span=self._span,
+                span=self._span, newest=self._span[1] if newest is None else newest,
             )
         )  # fmt: skip
 

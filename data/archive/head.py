@@ -24,6 +24,9 @@ class Head:
     span: tuple[int, int] = (0, 0)
     """First tick and one past the last tick that hold a reading; equal when there is none."""
 
+    newest: int = 0
+    """One past the last tick that holds a reading of a tag that may not be ahead of its time; see `Layout.ahead`."""
+
     def metadata(self) -> dict[str, Any]:
         """As a commit carries it."""
         return {
@@ -32,6 +35,7 @@ class Head:
             "source_offsets": dict(self.source_offsets),
             "totals": {s: [t.accepted, t.rejected, t.quarantined] for s, t in self.totals.items()},
             "span": list(self.span),
+            "newest": self.newest,
         }
 
     @classmethod
@@ -45,4 +49,5 @@ class Head:
             source_offsets=dict(said["source_offsets"]),
             totals=totals,
             span=(said["span"][0], said["span"][1]),
+            newest=said.get("newest", said["span"][1]),
         )

@@ -16,13 +16,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.data.frame import Dense, Readings
+from penstock.data.frame import Dense, Frame, Readings
 from penstock.data.grid import Grid
 from penstock.data.journal import Journal, Kind, Record
 from penstock.data.layout import Layout
 from penstock.errors import JournalError
 
 BUSY_S = 30.0
+LATE, REVISED = "late", "revised"
+"""The lists: behind the watermark; and ahead of it, but by no more than the tag's `ahead`: a window that was cut may
+have read the tick without it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -52,8 +55,22 @@ def ranges_of(record: Record, closed: int | None, grid: Grid) -> list[LateRange]
     if readings is None:
         return []
     late, ticks = late_ticks(readings, closed, grid)
-    if not late.any():
+    return _ranges(record, readings, late, ticks) if late.any() else []
+
+
+def revised_ranges(
+    record: Record, early: Frame | None, closed: int | None, layout: Layout, grid: Grid
+) -> list[LateRange]:
+    """Of the readings `early` of a record, which may be ahead of their time, those of ticks behind which a window of
+    a closed tick may look; ascending."""
+    if early is None or closed is None:
         return []
+    ticks = grid.tick(early.times)
+    within = (ticks >= closed) & (ticks - layout.ahead_of()[early.tags] < closed)
+    return _ranges(record, early, within, ticks) if within.any() else []
+
+
+def _ranges(record: Record, readings: Readings, late: NDArray[np.bool_], ticks: NDArray[np.int64]) -> list[LateRange]:
     counts = readings.counts() if isinstance(readings, Dense) else np.ones(len(ticks), np.int64)
     found, back = np.unique(ticks[late], return_inverse=True)
     per_tick = np.bincount(back, weights=counts[late]).astype(np.int64)
@@ -84,30 +101,31 @@ def late_ranges(journal: Journal, start: int, stop: int, layout: Layout, grid: G
     return found
 
 
-def write_ranges(folder: Path, found: Sequence[LateRange]) -> None:
-    """Add ranges to the ledger of the journal in `folder`, durably; those already there stay."""
+def write_ranges(folder: Path, found: Sequence[LateRange], *, table: str = LATE) -> None:
+    """Add ranges to a list of the ledger of the journal in `folder`, durably; those already there stay."""
     with _ledger(folder) as database, database:
-        database.executemany("INSERT OR IGNORE INTO late VALUES (?, ?, ?, ?, ?, ?)", map(astuple, found))
+        database.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?, ?, ?, ?)", map(astuple, found))
 
 
-def late_list(folder: Path) -> list[LateRange]:
-    """All late ranges since the site began, in order of sequence, shard and tick.
+def late_list(folder: Path, *, table: str = LATE) -> list[LateRange]:
+    """All ranges of a list since the site began, in order of sequence, shard and tick.
 
     `folder`: the journal's.
     """
     if not (folder / "ledger.sqlite").exists():
         return []
     with _ledger(folder) as database:
-        rows = database.execute("SELECT * FROM late ORDER BY sequence, shard, t0")
+        rows = database.execute(f"SELECT * FROM {table} ORDER BY sequence, shard, t0")
         return [LateRange(*row) for row in rows]
 
 
-def late_count(folder: Path, since: int) -> int:
-    """Late readings of sequences from `since` on, whoever archived them. `folder`: the journal's."""
+def late_count(folder: Path, since: int, *, table: str = LATE) -> int:
+    """Readings of a list, of sequences from `since` on, whoever archived them. `folder`: the journal's."""
     if not (folder / "ledger.sqlite").exists():
         return 0
     with _ledger(folder) as database:
-        found = database.execute("SELECT coalesce(sum(count), 0) FROM late WHERE sequence >= ?", (since,)).fetchone()
+        counted = f"SELECT coalesce(sum(count), 0) FROM {table} WHERE sequence >= ?"
+        found = database.execute(counted, (since,)).fetchone()
     return int(found[0])
 
 
@@ -117,10 +135,11 @@ def _ledger(folder: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(folder / "ledger.sqlite", timeout=BUSY_S)) as database:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS late (sequence INTEGER, shard INTEGER, t0 INTEGER, t1 INTEGER,"
-                " count INTEGER, source TEXT, PRIMARY KEY (sequence, shard, t0)) WITHOUT ROWID"
-            )
+            for table in (LATE, REVISED):
+                database.execute(
+                    f"CREATE TABLE IF NOT EXISTS {table} (sequence INTEGER, shard INTEGER, t0 INTEGER, t1 INTEGER,"
+                    " count INTEGER, source TEXT, PRIMARY KEY (sequence, shard, t0)) WITHOUT ROWID"
+                )
             yield database
     except sqlite3.Error as error:
         raise JournalError(f"{folder / 'ledger.sqlite'}: {error}; free the disk or restore the file") from error

@@ -15,7 +15,7 @@ from penstock.data.durations import DURATION, duration_text
 from penstock.data.expressions import names as names_in
 from penstock.data.plant import LstmSpec, ModelSpec, PrepareStep, RetrainSpec, Tag
 from penstock.data.plants.prepare_text import STEPS, parse_step
-from penstock.data.plants.tables import Table, near_name
+from penstock.data.plants.tables import Table, dotted, near_name
 from penstock.data.plants.templates import Names, is_glob, matching
 from penstock.errors import ExpressionError
 
@@ -189,9 +189,25 @@ def _prepare(
         elif not table.mistakes.found:
             near = near_name(pattern, sorted((*inputs, *past)))
             steps.mistakes.add(steps.place(pattern), f'"{pattern}"', "an input of this model, or a glob", near)
-    return {name: exact.get(name, globs.get(name, ())) for name in inputs} | {
+    found = {name: exact.get(name, globs.get(name, ())) for name in inputs} | {
         name: exact[name] for name in past if name in exact
     }
+    for name, listed in found.items():
+        _check_ahead(table, name, listed, scope)
+    return found
+
+
+def _check_ahead(table: Table, name: str, steps: tuple[PrepareStep, ...], scope: Scope) -> None:
+    """A lag below 0 needs that all that the input comes from may be known so far ahead."""
+    ahead_ns = sum(-step.span_ns for step in steps if step.span_ns < 0)
+    for part in sorted({name, *scope.needs.get(name, ())} if ahead_ns else ()):
+        tag = scope.tags.get(part)
+        if tag is not None and tag.expr is None and tag.ahead_ns < ahead_ns:
+            place = dotted(table.place("prepare"), name)
+            allowed = (
+                f'ahead = "{duration_text(ahead_ns)}" or more at tag "{part}"; it has "{duration_text(tag.ahead_ns)}"'
+            )
+            table.mistakes.add(place, f"a lag of -{duration_text(ahead_ns)}", allowed)
 
 
 def _steps(table: Table, pattern: str, period_ns: int) -> tuple[PrepareStep, ...]:

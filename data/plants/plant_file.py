@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, cast
 from zoneinfo import ZoneInfo, available_timezones
 
-from penstock.data.durations import DURATION
+from penstock.data.durations import DURATION, duration_text
 from penstock.data.expressions import names as names_in
 from penstock.data.plant import MODEL_NAME, AggregateSpec, ModelSpec, Plant, Tag, usable_name
 from penstock.data.plants.aggregate_table import read_aggregates
@@ -28,6 +28,8 @@ from penstock.data.plants.templates import RANGE, Names, expand_range, substitut
 from penstock.errors import ExpressionError, Mistake, PlantError
 
 TOP_KEYS = ("plant", "assets", "tags", "defaults", "model", "override", "sources", "aggregates", "sinks", "alarms")
+MOST_AHEAD = 100_000
+"""Ticks that a tag may be ahead: a day of seconds, 11 years of hours. Every shard keeps so many cells of it."""
 PLANT_KEYS = ("name", "period", "timezone", "clock")
 
 
@@ -59,6 +61,7 @@ def _parse(path: Path) -> tuple[Plant, list[Mistake]]:
     period_ns, timezone = _period(head), _timezone(head)
     assets = _assets(root.sub("assets"))
     tags = _tags(root, assets, path.parent, mistakes)
+    check_ahead(tags, period_ns, mistakes)
     scope = Scope(
         folder=path.parent,
         period_ns=period_ns,
@@ -170,6 +173,19 @@ def _check_aliases(tags: Mapping[str, Tag], mistakes: Mistakes) -> None:
             if other != tag.name or alias in tags:
                 place = dotted(dotted("tags", tag.name), "aliases")
                 mistakes.add(place, f'"{alias}", which also names tag "{other}"', "former names of this tag alone")
+
+
+def check_ahead(tags: Mapping[str, Tag], period_ns: int, mistakes: Mistakes) -> None:
+    """What may be known ahead is of whole ticks, not too many, and stored; `period_ns` 0: unknown, not checked."""
+    for tag in tags.values():
+        if not tag.ahead_ns or not period_ns:
+            continue
+        place = dotted(dotted("tags", tag.name), "ahead")
+        if tag.expr is not None:
+            mistakes.add(place, "a derived tag", "`ahead` of the tags that it is computed from")
+        elif tag.ahead_ns % period_ns or tag.ahead_ns > MOST_AHEAD * period_ns:
+            allowed = f"a multiple of the plant's period, at most {duration_text(MOST_AHEAD * period_ns)}"
+            mistakes.add(place, f'"{duration_text(tag.ahead_ns)}"', allowed)
 
 
 def needs(tags: Mapping[str, Tag], mistakes: Mistakes) -> dict[str, frozenset[str]]:

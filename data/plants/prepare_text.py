@@ -8,7 +8,7 @@ from penstock.data.plant import PrepareStep
 from penstock.errors import ExpressionError
 
 STEPS = ("difference", "lag", "mean", "min", "max", "std", "log", "clip", "expr")
-ALLOWED = '"difference", "lag 2h", "mean 10min" (or min, max, std), "log", "clip 0 100" or "expr x * 2"'
+ALLOWED = '"difference", "lag 2h" (or "lag -2h"), "mean 10min" (or min, max, std), "log", "clip 0 100" or "expr x * 2"'
 
 
 def parse_step(text: str) -> PrepareStep:
@@ -21,6 +21,9 @@ def parse_step(text: str) -> PrepareStep:
         match name, words:
             case (("difference" | "log"), []):
                 return PrepareStep(name=name)
+            case "lag", [first, *rest] if first.startswith("-"):
+                if span_ns := parse_duration(" ".join([first[1:], *rest])):
+                    return PrepareStep(name="lag", span_ns=-span_ns)
             case (("lag" | "mean" | "min" | "max" | "std"), [_, *_]):
                 span_ns = parse_duration(" ".join(words))
                 if span_ns:

@@ -34,8 +34,9 @@ def process() -> Iterator[ArchivingProcess]:
 def work(site: Path, stop: int) -> Work:
     layout = small.LAYOUT
     return Work(
-        site=site, segment_bytes=1 << 20, stop=stop, double=layout.double(), shards=layout.shards, aggregates=None
-    )
+        site=site, segment_bytes=1 << 20, stop=stop, double=layout.double(), ahead=layout.ahead_of(),
+        shards=layout.shards, aggregates=None,
+    )  # fmt: skip
 
 
 def site_of(folder: Path, ticks: int) -> tuple[Journal, Archive]:

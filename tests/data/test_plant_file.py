@@ -133,6 +133,15 @@ WRONG = [
     (HEAD + TAGS + MODEL + "[override.n]\nevery = '10s'", "a model", "override.n"),
     (HEAD + TAGS + MODEL + "[defaults.modell]\n", "model", "defaults.modell"),
     (HEAD + TAGS + "[plants]\n", "plant", "plants"),
+    (HEAD + TAGS + MODEL + 'prepare = { "A" = ["lag -20s"] }', 'ahead = "20s" or more at tag "A"', "model.m.prepare.A"),
+    (
+        HEAD + TAGS.replace("unit", 'ahead = "1h", unit') + MODEL + 'prepare.A = ["lag -15s"]',
+        "multiple of the plant",
+        "prepare.A",
+    ),
+    (HEAD + TAGS + 'D = { ahead = "15s" }', "multiple of the plant's period, at most", "tags.D.ahead"),
+    (HEAD + TAGS + 'D = { ahead = "1000010s" }', "at most 1000000s", "tags.D.ahead"),
+    (HEAD + TAGS + 'D = { expr = "A", ahead = "10s" }', "that it is computed from", "tags.D.ahead"),
     (HEAD + TAGS + 'D = { expr = "D + 1" }', "other tags", "tags.D.expr"),
     (HEAD + TAGS + 'D = { aliases = ["A"] }', "former names", "tags.D.aliases"),
     (HEAD + TAGS + 'D = { reports = "on change" }', "a duration", "tags.D.heartbeat"),
@@ -192,6 +201,16 @@ def test_exact_preparation_beats_globs(tmp_path: Path) -> None:
     prepare = load_plant(plant_file(tmp_path, HEAD + TAGS + model)).model("m").prepare
     assert [[s.name for s in prepare[n]] for n in "ABC"] == [["difference"], ["lag", "log"], ["difference"]]
     assert prepare["B"][0].span_ns == 20 * 10**9
+
+
+def test_a_lag_below_0_needs_all_that_the_input_comes_from_ahead(tmp_path: Path) -> None:
+    tags = '[tags]\nA = { ahead = "1h" }\nC = { ahead = "10s" }\nB = { expr = "A + C" }\nY = {}\n'
+    model = MODEL.replace('["A"]', '["A", "B"]') + 'prepare = { A = ["lag -20s", "lag -10s"], B = ["lag -10s"] }\n'
+    prepare = load_plant(plant_file(tmp_path, HEAD + tags + model)).model("m").prepare
+    assert [s.span_ns for s in prepare["A"]] == [-20 * 10**9, -10 * 10**9]
+    further = one_mistake(tmp_path, HEAD + tags + model.replace('B = ["lag -10s"]', 'B = ["lag -20s"]'))
+    assert further.found == "a lag of -20s"
+    assert 'at tag "C"; it has "10s"' in further.allowed
 
 
 def test_for_each_defaults_and_overrides(tmp_path: Path) -> None:

@@ -206,6 +206,16 @@ def test_json_gives_an_equal_spec_back(plant: Plant) -> None:
     assert json.dumps(again.to_json()) == text
 
 
+def test_a_card_from_before_tags_could_be_ahead_is_read() -> None:
+    spec = spec_of(replace(NOX))
+    old = json.loads(json.dumps(spec.to_json()))
+    del old["base_ahead"]
+    for key in ("base_tags", "truth_tags", "derived"):
+        for tag in old[key]:
+            del tag["ahead_ns"]
+    assert WindowSpec.from_json(old) == spec
+
+
 def test_json_of_another_format_or_damaged_is_refused() -> None:
     spec = spec_of(replace(NOX), AT=replace(TAGS["AT"], range=(0, float("inf"))))
     good = spec.to_json()
