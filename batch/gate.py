@@ -2,7 +2,8 @@
 
     losses of challenger, champion, baselines ─► paired tests ─► verdict and its reason, as the card keeps them
 
-The challenger must be better than the champion, by a test that a challenger of equal skill passes at `level`. Baselines
+A loss is the squared error in units of the target's scale, the mean over targets. The challenger must be better than
+the champion, by a test that a challenger of equal skill passes at `level`. Baselines
 know only what the model knows; one that is better than the challenger by the same test forbids it. So a first version,
 with no champion before it, passes unless a baseline is better. Rows from anywhere do: recomputed history, or what
 champion and challenger have said live. Pure numpy.
@@ -81,7 +82,7 @@ class Judged:
     verdict: Verdict
     why: str
     against: Mapping[str, Paired]
-    """The challenger (A) beside "champion" and each baseline (B); losses: mean over targets of the squared error in `scale`."""
+    """The challenger (A) beside "champion" and each baseline (B)."""
     shares: Mapping[str, float]
     """By how much smaller the challenger's mean loss is, as a share of the other's; negative: larger."""
     bar: Bar
@@ -119,6 +120,12 @@ def too_few(n: int, bar: Bar | None = None) -> Judged:
     bar = bar or Bar()
     why = f"not enough data: {n} rows that nobody was trained on; {bar.least:g} independent ones are needed"
     return Judged(verdict=Verdict.TOO_FEW, why=why, against={}, shares={}, bar=bar)
+
+
+def unlike(champion: str, bar: Bar | None = None) -> Judged:
+    """Where there is nothing to compare with."""
+    why = f"{champion} predicts another target, or at another horizon: nobody can be better at both"
+    return Judged(verdict=Verdict.UNLIKE, why=why, against={}, shares={}, bar=bar or Bar())
 
 
 def losses(truth: Float, said: Float, scale: Float) -> Float64:

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from penstock.site import Site
 
 
-def one(site: Site, artifact: Artifact, action: Action | None = None, why: str = "") -> dict[str, Any]:
+def one(
+    site: Site, artifact: Artifact, action: Action | None = None, why: str = "", *, token: str | None = None
+) -> dict[str, Any]:
     """`artifact` answers on every endpoint. Raises Refused, ServingError; the version before it then still answers.
 
-    `action` and `why` are for the audit log; None: a deploy, or a roll-back where the version is an older one.
+    `action` and `why` are for the audit log; None: a deploy, or a roll-back where the version is an older one. A deploy
+    that was killed is taken over by the next one of the same `token`.
     """
     before = site.models.champion(artifact.name)
-    with Deployer(site.parts.endpoints()) as deployer:
+    with Deployer(site.parts.endpoints(), token=token) as deployer:
         done = deployer.deploy(artifact)
     _record(site, artifact, before, action, why)
     return {"live": f"{done.name}@{done.version}", "before": before, "slots": list(done.slots)}
