@@ -73,10 +73,10 @@ def paired(a: Float64, b: Float64, lags: int = 0) -> Paired:
 
 def _lags(off: Float64, spread: float) -> int:
     """Andrews' rule for Bartlett weights: 1.1447 (alpha n)^(1/3), alpha = 4 r^2 / ((1 - r)^2 (1 + r)^2)."""
-    r = float(np.dot(off[1:], off[:-1])) / (len(off) * spread)
-    r = min(max(r, -_REMEMBERS), _REMEMBERS)
+    found = float(np.dot(off[1:], off[:-1])) / (len(off) * spread)
+    r = min(max(found, -_REMEMBERS), _REMEMBERS)
     alpha = 4 * r**2 / ((1 - r) ** 2 * (1 + r) ** 2)
-    return math.ceil(1.1447 * (alpha * len(off)) ** (1 / 3))
+    return math.ceil(1.1447 * math.pow(alpha * len(off), 1 / 3))
 
 
 def _long_run(off: Float64, lags: int) -> float:

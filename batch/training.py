@@ -69,7 +69,7 @@ def read(job: Job) -> tuple[Job, Past]:
 
 def countable(job: Job, history: Past) -> NDArray[np.bool_]:
     """[a] which windows are good, have a good truth and touch no span that is left out."""
-    good = (history.windows.reason == Reason.OK) & history.usable.all(axis=1)
+    good: NDArray[np.bool_] = (history.windows.reason == Reason.OK) & history.usable.all(axis=1)
     return good & ~touches(job.spec, history.ends, job.left_out)
 
 

@@ -43,7 +43,7 @@ def _found(site: Site, artifact: Artifact, champion: int | None, span: tuple[int
     if before is not None and not _alike(WindowSpec.from_json(before.card["spec"]), spec):
         return unlike(f"{before.name}@{before.version}")
     baselines = ["ridge", *(["persistence"] if any(f.past_target for f in spec.features) else [])]
-    candidates = [artifact, *([] if before is None else [before]), *baselines]
+    candidates: list[Artifact | str] = [artifact, *([] if before is None else [before]), *baselines]
     start, end = (site.readings.grid.time(tick) for tick in span)
     try:
         found = compare(site, artifact.name, candidates, start, end, snapshot=snapshot)

@@ -56,8 +56,8 @@ def _field(text: str, what: str, low: int, high: int, names: dict[str, int] | No
             raise ValueError(f"{ALLOWED}: {what} is {text!r}")
         star, begin, end, step = match.groups()
         first = low if star else _number(begin, names)
-        last = high if star or (end is None and step) else first if end is None else _number(end, names)
-        if what == "weekday" and end is not None and last == 0 and first > 0:
+        last = _number(end, names) if end else high if star or step else first
+        if what == "weekday" and end and last == 0 and first:
             last = 7  # FRI-SUN
         if first is None or last is None or not low <= first <= last <= high or step == "0":
             raise ValueError(f"{ALLOWED}: {what} is {text!r}; it lies within {low}-{high}")

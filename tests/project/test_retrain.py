@@ -173,15 +173,6 @@ def test_a_warm_start_goes_on_from_the_champion(site: Site) -> None:
     assert not np.array_equal(warm["l0.kernel"], champion["l0.kernel"])
 
 
-def test_where_the_champion_has_seen_the_rows_nobody_can_judge(site: Site) -> None:
-    site.deploy(site.train("now", start="2024-01-02"))  # by hand, on all there is
-    command = [sys.executable, "-m", "penstock", "retrain", "now", "--site", str(site.folder), "--json"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=180)
-    assert run.returncode == 4, run.stderr
-    told = json.loads(run.stdout.splitlines()[-1])["models"][0]
-    assert (told["verdict"], told["outcome"]) == ("not enough data", "kept")
-
-
 def test_the_schedule_catches_up_once_what_was_missed(site: Site) -> None:
     """The last retrain of `now` was in February 2024."""
     said: list[str] = []
@@ -204,6 +195,15 @@ def test_the_schedule_catches_up_once_what_was_missed(site: Site) -> None:
     run = newest(site)
     assert (run.id != before.id, run.kind, run.models, run.ended is None) == (True, "retrain", ("now",), False)
     assert not missed(kept.turns[0], site.runs.all(), "UTC", datetime.now(UTC))
+
+
+def test_where_the_champion_has_seen_the_rows_nobody_can_judge(site: Site) -> None:
+    site.deploy(site.train("now", start="2024-01-02"))  # by hand, on all there is
+    command = [sys.executable, "-m", "penstock", "retrain", "now", "--site", str(site.folder), "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert run.returncode == 4, run.stderr
+    told = json.loads(run.stdout.splitlines()[-1])["models"][0]
+    assert (told["verdict"], told["outcome"]) == ("not enough data", "kept")
 
 
 def test_one_retrain_at_a_time_and_the_other_is_named(site: Site) -> None:
