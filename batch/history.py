@@ -132,3 +132,14 @@ def answered(spec: WindowSpec, first: int, last: int) -> NDArray[np.int64]:
     """The ticks of first..last-1 at which the model answers."""
     ticks = np.arange(first, max(first, last), dtype=np.int64)
     return ticks[windows.answers_at(spec, ticks)]
+
+
+def touches(spec: WindowSpec, ends: NDArray[np.int64], spans: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    """[a] whether a window that ends there, or its truth, holds a tick of the spans [begin, end).
+
+    A window's ticks are those that it needs, what preparation looks back among them.
+    """
+    found = np.zeros(len(ends), np.bool_)
+    for begin, end in spans:
+        found |= (ends + max(spec.horizon, spec.look_ahead) >= begin) & (ends - spec.depth + 1 < end)
+    return found

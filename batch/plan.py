@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from penstock.batch.history import Shelf, Source
 from penstock.data.grid import Grid
-from penstock.data.plant import LstmSpec, ModelSpec, Plant
+from penstock.data.plant import JUDGE_SHARE, LstmSpec, ModelSpec, Plant, RetrainSpec
 from penstock.data.rules import Rules
 from penstock.data.window_spec import WindowSpec
 from penstock.errors import ModelError, nearest
@@ -30,6 +30,16 @@ class History:
     first: int
     last: int
     """Ticks first..last-1 hold readings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warm:
+    """A version of the same model to go on from."""
+
+    version: int
+    spec: WindowSpec
+    keras: bytes = field(repr=False)
+    """Its `.keras` file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +65,12 @@ class Job:
     """The run that it belongs to: the card names it."""
     shelf: Shelf | None = None
     """What is read together with other jobs' tags; None: it reads its own."""
+    rows: int | None = None
+    """At most so many good windows, the newest ones."""
+    left_out: tuple[tuple[int, int], ...] = ()
+    """Windows that touch ticks [begin, end) of these do not count."""
+    warm: Warm | None = None
+    """What the weights begin with; None: with what the seed gives."""
 
     @property
     def cost(self) -> int:
@@ -76,6 +92,10 @@ class Wish:
     """Fields of `LstmSpec` to override, e.g. ``{"units": 96}``."""
     run: str | None = None
     """The run that the jobs belong to."""
+    held_out: bool = False
+    """The newest part of the history is kept for the gate: see `judged_ticks`."""
+    warm: Mapping[str, Warm] = field(default_factory=dict)
+    """By model: what plant.toml's `retrain.warm` goes on from."""
 
 
 def plan(plant: Plant, history: History, ids: Mapping[str, int], wish: Wish, *, home: Path, created: str) -> list[Job]:
@@ -97,7 +117,7 @@ def _together(jobs: Sequence[Job]) -> Iterator[list[Job]]:
     for job in jobs:
         ticks = job.last - job.first + job.spec.depth + job.spec.look_ahead
         joined = ids | set(job.ids)
-        apart = group and (job.first, job.last) != (group[0].first, group[0].last)
+        apart = group and ((job.first, job.last) != (group[0].first, group[0].last) or job.rows or group[0].rows)
         if apart or (group and len(joined) * ticks * CELL_BYTES > SHELF_BYTES):
             yield group
             group, joined = [], set(job.ids)
@@ -141,18 +161,40 @@ def _job(
         isolate=model.isolate,
         created=created,
         run=wish.run,
+        rows=model.retrain.rows,
+        left_out=left_out(model.retrain, history.grid),
+        warm=wish.warm.get(model.name),
     )
 
 
+def judged_ticks(retrain: RetrainSpec, grid: Grid, first: int, last: int) -> int:
+    """So many of the newest ticks of first..last-1 judge a retrained model, and are not trained on."""
+    if retrain.judge_ns is not None:
+        return max(1, retrain.judge_ns // grid.period_ns)
+    trained = last - first if retrain.span_ns is None else min(last - first, retrain.span_ns // grid.period_ns)
+    return max(1, int(JUDGE_SHARE * trained))
+
+
+def left_out(retrain: RetrainSpec, grid: Grid) -> tuple[tuple[int, int], ...]:
+    """Spans that plant.toml marks, in ticks [begin, end): those that hold any moment of them."""
+    return tuple((grid.tick_of(begin), grid.tick_of(end - 1) + 1) for begin, end in retrain.leave_out)
+
+
 def _span(model: ModelSpec, history: History, wish: Wish) -> tuple[int, int]:
-    """Ticks of the wish, else the newest `retrain.span` of what there is, clipped to what there is."""
-    grid = history.grid
-    last = history.last if wish.end_ns is None else min(history.last, grid.tick_of(wish.end_ns - 1) + 1)
-    first = history.first
-    if wish.start_ns is not None:
-        first = max(first, -(-(wish.start_ns - grid.origin_ns) // grid.period_ns))
-    elif model.retrain.span_ns is not None:
-        first = max(first, last - model.retrain.span_ns // grid.period_ns)
+    """Ticks of the wish, else what `retrain` says of what there is, clipped to what there is."""
+    grid, retrain = history.grid, model.retrain
+    first, last = history.first, history.last
+    if wish.end_ns is not None:
+        last = min(last, grid.tick_of(wish.end_ns - 1) + 1)
+    if wish.held_out:
+        last -= judged_ticks(retrain, grid, first, last)
+    if wish.end_ns is None and retrain.end_ns is not None:
+        last = min(last, grid.tick_of(retrain.end_ns - 1) + 1)
+    start_ns = retrain.start_ns if wish.start_ns is None else wish.start_ns
+    if start_ns is not None:
+        first = max(first, -(-(start_ns - grid.origin_ns) // grid.period_ns))
+    if wish.start_ns is None and retrain.span_ns is not None:
+        first = max(first, last - retrain.span_ns // grid.period_ns)
     if first >= last:
         raise ModelError(
             f"model {model.name!r}: no readings in the training span; the archive holds ticks "

@@ -14,7 +14,7 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from penstock.batch.baselines import Ridge, fit_ridge
-from penstock.batch.history import Past, Source, past
+from penstock.batch.history import Past, Source, past, touches
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason
 from penstock.errors import DeadlineExceeded, ModelError
@@ -57,6 +57,8 @@ class Contest:
     """Judged: ticks first..last-1, the predicted times inside."""
     fitted: tuple[int, int] | None
     """The ridge is fitted on ticks of this span; None: no ridge."""
+    left_out: tuple[tuple[int, int], ...] = ()
+    """It is fitted on no window that touches ticks [begin, end) of these."""
 
 
 def rivals(client: Client, contest: Contest, *, deadline_s: float = DEADLINE_S) -> Rivals:
@@ -102,7 +104,8 @@ def _fitted(contest: Contest, first: int, last: int) -> Ridge:
     def batches() -> Iterator[tuple[Float32, Float32]]:
         nonlocal count
         for block in _blocks(contest, first, last):
-            good = np.flatnonzero((block.windows.reason == Reason.OK) & block.usable.all(axis=1))
+            fine = (block.windows.reason == Reason.OK) & block.usable.all(axis=1)
+            good = np.flatnonzero(fine & ~touches(contest.spec, block.ends, contest.left_out))
             count += len(good)
             for at in np.array_split(good, max(1, len(good) // BATCH)):
                 if len(at):

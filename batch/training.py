@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from penstock.batch import fitting, foreign, network
 from penstock.batch.baselines import fit_ridge, metrics
 from penstock.batch.fitting import Fitted, Report
-from penstock.batch.history import Past, past
+from penstock.batch.history import Past, past, touches
 from penstock.batch.network import Network, Scaling, Shape
-from penstock.batch.plan import Job
+from penstock.batch.plan import Job, Warm
 from penstock.batch.sample import (
     Dropped,
     Sample,
@@ -39,12 +39,50 @@ def train(job: Job, report: Report | None = None) -> Draft:
 
     Raises ModelError naming the model: too few windows, a fit that diverged, a network that fails.
     """
-    sample = sampled(job, past(job.history.source, job.spec, job.ids, job.first, job.last, job.shelf))
+    job, history = read(job)
+    sample = sampled(job, history)
     scaling = _scaling(job, sample)
     net = _network(job)
     network.set_scaling(net.model, scaling)
+    job = replace(job, warm=warmed(net, job))
     fitted = fitting.fit(net, sample, job.lstm, report)
     return _draft(job, net, sample, fitted)
+
+
+def read(job: Job) -> tuple[Job, Past]:
+    """The job's windows, and the job with the span that they need.
+
+    Where it wants the newest `rows` good windows, as much is read as holds them: twice as much until it does.
+    """
+    if job.rows is None:
+        return job, past(job.history.source, job.spec, job.ids, job.first, job.last, job.shelf)
+    ticks = 2 * job.rows * job.spec.every
+    while True:
+        first = max(job.first, job.last - ticks)
+        history = past(job.history.source, job.spec, job.ids, first, job.last)
+        at = np.flatnonzero(countable(job, history))
+        if len(at) >= job.rows or first == job.first:
+            oldest = int(history.ends[at[-job.rows :][0]]) if len(at) else first
+            return replace(job, first=oldest), history
+        ticks *= 2
+
+
+def countable(job: Job, history: Past) -> NDArray[np.bool_]:
+    """[a] which windows are good, have a good truth and touch no span that is left out."""
+    good: NDArray[np.bool_] = (history.windows.reason == Reason.OK) & history.usable.all(axis=1)
+    return good & ~touches(job.spec, history.ends, job.left_out)
+
+
+def warmed(net: Network, job: Job) -> Warm | None:
+    """Give the network what the job is to begin with; None, and nothing done, where that is of another shape."""
+    warm = job.warm
+    if warm is None or (warm.spec.features, warm.spec.targets) != (job.spec.features, job.spec.targets):
+        return None
+    weights = network.from_bytes(warm.keras).get_weights()
+    if [w.shape for w in weights] != [w.shape for w in net.model.get_weights()]:
+        return None
+    net.model.set_weights(weights)
+    return warm
 
 
 def sampled(job: Job, history: Past) -> Sample:
@@ -53,10 +91,12 @@ def sampled(job: Job, history: Past) -> Sample:
     Raises ModelError when too few are left, saying why.
     """
     spec = job.spec
-    good = (history.windows.reason == Reason.OK) & history.usable.all(axis=1)
+    good = countable(job, history)
+    if job.rows is not None:
+        good[np.flatnonzero(good)[: -job.rows]] = False
     gap = spec.depth + max(spec.horizon, spec.look_ahead) + max(spec.lags)
     train_at, validate_at, tick = split(history.ends, good, job.lstm.validation, gap)
-    demand(len(train_at), len(validate_at), _dropped(history), job.name)
+    demand(len(train_at), len(validate_at), _dropped(job, history), job.name)
     _, past_columns = relations(job)
     relative = np.zeros(len(spec.features), np.float32)
     relative[past_columns] = 1
@@ -95,11 +135,15 @@ def _knows_truth(spec: WindowSpec) -> bool:
     return any(f.past_target for f in spec.features)
 
 
-def _dropped(history: Past) -> Dropped:
+def _dropped(job: Job, history: Past) -> Dropped:
     reasons = history.windows.reason
     counts = {r.name: int(np.count_nonzero(reasons == r)) for r in Reason if r != Reason.OK}
     bad_truth = (reasons == Reason.OK) & ~history.usable.all(axis=1)
-    return Dropped(total=len(reasons), counts=counts | {"truth missing or bad": int(np.count_nonzero(bad_truth))})
+    counts |= {
+        "truth missing or bad": int(np.count_nonzero(bad_truth)),
+        "left out": int(np.count_nonzero(touches(job.spec, history.ends, job.left_out))),
+    }
+    return Dropped(total=len(reasons), counts=counts)
 
 
 def _scaling(job: Job, sample: Sample) -> Scaling:
@@ -170,6 +214,9 @@ def _card(job: Job, sample: Sample, fitted: Fitted, scale: Float32) -> dict[str,
             "n_train": len(sample.train),
             "n_validation": len(sample.validation),
             "seed": job.lstm.seed,
+            "rows": job.rows,
+            "left_out": [list(span) for span in job.left_out],
+            "warm": None if job.warm is None else job.warm.version,
         },
         "lstm": asdict(job.lstm) | {"network": job.network},
         "isolate": job.isolate,

@@ -15,7 +15,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from penstock.data.artifact import CARD, Artifact, Draft, Golden, Kind, contents
 from penstock.data.deployments import Action, Deployment, Registry
@@ -104,20 +104,25 @@ class ModelStore:
             raise ModelError(f"{folder / CARD}: cannot be read ({error}); deploy or train {name!r} again") from error
         return card
 
-    def note_execution(self, name: str, version: int, execution: Mapping[str, Any]) -> None:
-        """Into the stored card, under `execution`: what executes the model, and what was tried. Nothing else changes.
+    def note(self, name: str, version: int, key: Literal["execution", "gate"], found: Mapping[str, Any]) -> None:
+        """Into the stored card, durable when this returns; nothing else in it changes.
 
-        Raises ModelNotFound, ModelError.
+        `execution`: what executes the model, and what was tried; `gate`: how it was judged. Raises ModelNotFound,
+        ModelError.
         """
-        card = dict(self.card(name, version))
+        self.card(name, version)  # that there is one
         folder = self.folder / name / str(version)
         try:
-            aside = folder / f".{CARD}"
-            write_durably(aside, _json(card | {"execution": dict(execution)}))
-            aside.replace(folder / CARD)
-            sync_folder(folder)
-        except OSError as error:
+            with locked(folder.parent / ".lock", deadline_s=_LOCK_DEADLINE_S):
+                self._note(folder, {**self.card(name, version), key: dict(found)})
+        except (OSError, TimeoutError) as error:
             raise ModelError(f"{folder / CARD}: cannot be written: {error}; check the disk and try again") from error
+
+    def _note(self, folder: Path, card: Mapping[str, Any]) -> None:
+        aside = folder / f".{CARD}"
+        write_durably(aside, _json(card))
+        aside.replace(folder / CARD)
+        sync_folder(folder)
 
     def snapshots(self) -> set[str]:
         """Ids of the archive snapshots that the stored cards name; a card that cannot be read names none."""
@@ -127,13 +132,18 @@ class ModelStore:
                 found.add(str(json.loads(card.read_bytes())["trained"]["snapshot"]))
         return found
 
-    def record(self, name: str, version: int, action: Action, who: str, *, at: str | None = None) -> None:
+    def record(
+        self, name: str, version: int, action: Action, who: str, *, at: str | None = None, why: str = ""
+    ) -> None:
         """Append to the deployments; `at` is UTC as ISO text, by default the database's clock."""
-        self._registry.record(_checked(name), version, action, who, at)
+        snapshot = None
+        with contextlib.suppress(ModelError):  # a version that was removed since names no snapshot
+            snapshot = self.card(name, version).get("trained", {}).get("snapshot")
+        self._registry.record(_checked(name), version, action, who, at, snapshot=snapshot, why=why)
 
-    def history(self, name: str) -> list[Deployment]:
-        """All deployments of `name`, oldest first."""
-        return self._registry.history(_checked(name))
+    def history(self, name: str | None = None) -> list[Deployment]:
+        """All deployments of `name`, None: of every model, oldest first."""
+        return self._registry.history(None if name is None else _checked(name))
 
     def champion(self, name: str) -> int | None:
         """The version that answers: the newest deploy or roll-back that no undeploy has undone."""

@@ -93,10 +93,30 @@ class LstmSpec:
     seed: int = 1
 
 
+JUDGE_SHARE = 0.15
+"""Of the history that there is, what judges a retrained model where plant.toml does not say it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrainSpec:
+    """When and on what a model is trained again, and who decides what becomes of it."""
+
     cron: str | None = None
+    """Five fields, in the plant's time zone; None: only when somebody asks."""
     span_ns: int | None = None
+    """The newest so much of the history."""
+    start_ns: int | None = None
+    """Nothing before it, UTC. With `end_ns` a fixed span, without it an expanding one."""
+    end_ns: int | None = None
+    """Nothing from then on."""
+    rows: int | None = None
+    """At most so many good windows, the newest ones."""
+    leave_out: tuple[tuple[int, int], ...] = ()
+    """[begin, end) in ns UTC: windows that touch these spans are neither trained on nor judged."""
+    judge_ns: int | None = None
+    """The newest so much of the history judges, and is not trained on; None: JUDGE_SHARE of it."""
+    warm: bool = False
+    """Begin with the champion's weights and scaling, where its shape is the same."""
     promote: Literal["auto", "manual"] = "manual"
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from penstock.data.durable import locked
 from penstock.errors import ModelError
@@ -21,14 +21,24 @@ from penstock.errors import ModelError
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY, begun TEXT NOT NULL, key TEXT NOT NULL, models TEXT NOT NULL, start_ns INTEGER,
-    end_ns INTEGER, lstm TEXT NOT NULL, snapshot TEXT NOT NULL, ended TEXT
+    end_ns INTEGER, lstm TEXT NOT NULL, snapshot TEXT NOT NULL, ended TEXT, kind TEXT NOT NULL DEFAULT 'train'
 );
 CREATE TABLE IF NOT EXISTS results (
-    run TEXT NOT NULL, model TEXT NOT NULL, version INTEGER, error TEXT, at TEXT NOT NULL, PRIMARY KEY (run, model)
+    run TEXT NOT NULL, model TEXT NOT NULL, version INTEGER, error TEXT, at TEXT NOT NULL, verdict TEXT, outcome TEXT,
+    PRIMARY KEY (run, model)
 );
 """
+_LATER = {
+    "runs": {"kind": "TEXT NOT NULL DEFAULT 'train'"},
+    "results": {"verdict": "TEXT", "outcome": "TEXT"},
+}
+"""Columns that tables made by an older penstock have not."""
+_RUN = "id, begun, key, models, start_ns, end_ns, lstm, snapshot, ended, kind"
 _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 _WAIT_S = 30.0
+Kind = Literal["train", "retrain"]
+Outcome = Literal["promoted", "waiting", "kept", "refused"]
+"""Of a retrained version: it is live; it passed and waits for a person; the champion stays; Triton refused it."""
 LONGEST_DAYS = 7
 """How long a run without a result keeps its state of the archive from being let go."""
 
@@ -56,6 +66,11 @@ class Run:
     """Version by model that was trained."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """Reason by model that was not."""
+    kind: Kind = "train"
+    verdicts: Mapping[str, str] = field(default_factory=dict)
+    """The gate's word by model that was retrained and judged."""
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    """What became of it."""
 
 
 class Runs:
@@ -70,10 +85,10 @@ class Runs:
         row = (run.id, run.begun, run.key, json.dumps(run.models), run.start_ns, run.end_ns)
         with self._open() as db:
             db.execute("PRAGMA journal_mode = WAL")
-            db.executescript(_SCHEMA)
+            _prepare(db)
             db.execute(
-                "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-                (*row, json.dumps(run.lstm, default=_plain), run.snapshot),
+                f"INSERT INTO runs ({_RUN}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, ?)",
+                (*row, json.dumps(run.lstm, default=_plain), run.snapshot, run.kind),
             )
 
     def trained(self, run: str, model: str, version: int) -> None:
@@ -83,6 +98,16 @@ class Runs:
     def failed(self, run: str, model: str, error: str) -> None:
         """`model` could not be trained."""
         self._answered(run, model, None, error)
+
+    def judged(self, run: str, model: str, verdict: str) -> None:
+        """The gate has said so of the version that was trained."""
+        with self._open() as db:
+            db.execute("UPDATE results SET verdict = ? WHERE run = ? AND model = ?", (verdict, run, model))
+
+    def settled(self, run: str, model: str, outcome: Outcome) -> None:
+        """What became of it."""
+        with self._open() as db:
+            db.execute("UPDATE results SET outcome = ? WHERE run = ? AND model = ?", (outcome, run, model))
 
     def end(self, run: str) -> None:
         """All of its models are answered for, or it was given up."""
@@ -94,9 +119,9 @@ class Runs:
         if not self._path.exists():
             return []
         with self._open() as db:
-            db.executescript(_SCHEMA)
-            rows = db.execute("SELECT * FROM runs ORDER BY begun DESC, rowid DESC").fetchall()
-            results = db.execute("SELECT run, model, version, error FROM results").fetchall()
+            _prepare(db)
+            rows = db.execute(f"SELECT {_RUN} FROM runs ORDER BY begun DESC, rowid DESC").fetchall()
+            results = db.execute("SELECT run, model, version, error, verdict, outcome FROM results").fetchall()
         return [_run(row, [r[1:] for r in results if r[0] == row[0]]) for row in rows]
 
     def unfinished(self, key: str) -> Run | None:
@@ -108,7 +133,7 @@ class Runs:
         if not self._path.exists():
             return set()
         with self._open() as db:
-            db.executescript(_SCHEMA)
+            _prepare(db)
             young = "julianday('now') - julianday(begun) < ?"
             rows = db.execute(f"SELECT snapshot FROM runs WHERE ended IS NULL AND {young}", (LONGEST_DAYS,)).fetchall()
         return {snapshot for (snapshot,) in rows}
@@ -127,7 +152,10 @@ class Runs:
 
     def _answered(self, run: str, model: str, version: int | None, error: str | None) -> None:
         with self._open() as db:
-            db.execute(f"INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, {_NOW})", (run, model, version, error))
+            db.execute(
+                f"INSERT OR REPLACE INTO results (run, model, version, error, at) VALUES (?, ?, ?, ?, {_NOW})",
+                (run, model, version, error),
+            )
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -149,8 +177,23 @@ def _plain(value: Any) -> Any:
     return value.item()
 
 
-def _run(row: tuple[Any, ...], results: list[tuple[str, int | None, str | None]]) -> Run:
-    run, begun, key, models, start_ns, end_ns, lstm, snapshot, ended = row
+def _prepare(db: sqlite3.Connection) -> None:
+    """The tables with all their columns, whatever penstock made them."""
+    db.executescript(_SCHEMA)
+    if _lacking(db):
+        db.execute("BEGIN IMMEDIATE")  # another process may be at it too
+        for table, column in _lacking(db):
+            db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {_LATER[table][column]}")
+        db.commit()
+
+
+def _lacking(db: sqlite3.Connection) -> list[tuple[str, str]]:
+    there = {table: {row[1] for row in db.execute(f"PRAGMA table_info({table})")} for table in _LATER}
+    return [(table, column) for table, columns in _LATER.items() for column in columns if column not in there[table]]
+
+
+def _run(row: tuple[Any, ...], results: list[tuple[str, int | None, str | None, str | None, Outcome | None]]) -> Run:
+    run, begun, key, models, start_ns, end_ns, lstm, snapshot, ended, kind = row
     return Run(
         id=run,
         begun=begun,
@@ -161,6 +204,9 @@ def _run(row: tuple[Any, ...], results: list[tuple[str, int | None, str | None]]
         lstm=json.loads(lstm),
         snapshot=snapshot,
         ended=ended,
-        done={model: version for model, version, _ in results if version is not None},
-        failed={model: error for model, version, error in results if version is None and error is not None},
+        done={model: version for model, version, *_ in results if version is not None},
+        failed={model: error for model, version, error, *_ in results if version is None and error is not None},
+        kind=kind,
+        verdicts={model: verdict for model, *_, verdict, _ in results if verdict is not None},
+        outcomes={model: outcome for model, *_, outcome in results if outcome is not None},
     )

@@ -12,6 +12,7 @@ from penstock.cli_options import (
     Json,
     SiteFolder,
     print_answer,
+    reference,
 )
 from penstock.errors import ModelError
 
@@ -78,7 +79,7 @@ def deploy(
     from penstock.site import Site
 
     with Site.open(site) as opened, Progress(f"deploy {' '.join(models)}") as bar:  # Triton's start takes a while
-        wanted = stored_like(opened.models, [_reference(text) for text in models])
+        wanted = stored_like(opened.models, [reference(text) for text in models])
         if len(wanted) == 1:
             print_answer(opened.deploy(*wanted[0]), as_json)
             return
@@ -86,14 +87,6 @@ def deploy(
     print_answer(done, as_json)
     if done["refused"]:
         raise ModelError("\n".join(done["refused"].values()))
-
-
-def _reference(text: str) -> tuple[str, int | None]:
-    """NAME or NAME@VERSION."""
-    name, _, version = text.partition("@")
-    if version and not version.isdecimal():
-        raise typer.BadParameter(f"{text!r}: the version is a number, as `penstock models` shows it")
-    return name, int(version) if version else None
 
 
 @app.command()

@@ -41,6 +41,14 @@ def print_answer(answer: dict[str, Any], as_json: bool, *tables: Any) -> None:
     show(answer, as_json, *tables)
 
 
+def reference(text: str) -> tuple[str, int | None]:
+    """NAME or NAME@VERSION. Raises BadParameter."""
+    name, _, version = text.partition("@")
+    if version and not version.isdecimal():
+        raise typer.BadParameter(f"{text!r}: the version is a number, as `penstock models` shows it")
+    return name, int(version) if version else None
+
+
 def reading(
     time_column: str | None,
     time_format: str | None,

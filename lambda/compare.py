@@ -74,8 +74,19 @@ class Comparison:
         return pd.concat(parts, ignore_index=True)
 
 
-def compare(site: Site, name: str, candidates: Sequence[Artifact | str], start: Moment, end: Moment) -> Comparison:
-    """`Site.compare`. Raises QueryError where the methods cannot be compared, ModelNotFound."""
+def compare(
+    site: Site,
+    name: str,
+    candidates: Sequence[Artifact | str],
+    start: Moment,
+    end: Moment,
+    *,
+    snapshot: str | None = None,
+) -> Comparison:
+    """`Site.compare`, of the archive's `snapshot`, None: its newest state.
+
+    Raises QueryError where the methods cannot be compared, ModelNotFound.
+    """
     chosen = _chosen(site, name, candidates)
     artifacts = {label: c for label, c in chosen.items() if isinstance(c, Artifact)}
     lead = next(iter(artifacts.values())) if artifacts else _newest(site, name)
@@ -84,11 +95,12 @@ def compare(site: Site, name: str, candidates: Sequence[Artifact | str], start: 
     begin, stop = site.span(start, end)
     grid = site.readings.grid
     first, last = grid.tick_of(begin), grid.tick_of(stop - 1) + 1
-    base = _rivals(site, lead, spec, (first, last), ridge="ridge" in chosen)
+    source = _source(site, snapshot)
+    base = _rivals(site, source, lead, spec, (first, last), ridge="ridge" in chosen)
     said: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
     for label, one in chosen.items():
         if isinstance(one, Artifact):
-            said[label] = _recomputed(site, one, first - spec.horizon, last)
+            said[label] = _recomputed(site, source, one, first - spec.horizon, last)
         else:
             said[label] = (base.ticks, base.persistence if one == "persistence" else base.ridge)
     return _judged(site, name, spec, base, said, artifacts)
@@ -141,12 +153,14 @@ def _alike(artifacts: dict[str, Artifact], spec: WindowSpec) -> None:
             )
 
 
-def _source(site: Site) -> Source:
+def _source(site: Site, snapshot: str | None) -> Source:
     readings = site.readings
-    return Source(folder=readings.folder, snapshot=readings.head().snapshot, hatch=site.parts.hatch())
+    return Source(folder=readings.folder, snapshot=snapshot or readings.head().snapshot, hatch=site.parts.hatch())
 
 
-def _rivals(site: Site, lead: Artifact, spec: WindowSpec, span: tuple[int, int], *, ridge: bool) -> Rivals:
+def _rivals(
+    site: Site, source: Source, lead: Artifact, spec: WindowSpec, span: tuple[int, int], *, ridge: bool
+) -> Rivals:
     """Predicted times lie in the span, so the first window ends `horizon` before it."""
     trained = lead.card["trained"]
     if ridge and "first" not in trained:
@@ -155,20 +169,23 @@ def _rivals(site: Site, lead: Artifact, spec: WindowSpec, span: tuple[int, int],
         )
     ids = site.registry.lookup()
     contest = Contest(
-        source=_source(site),
+        source=source,
         spec=spec,
         ids=tuple(ids[tag.name] for tag in spec.stored),
         first=span[0] - spec.horizon,
         last=span[1],
         fitted=(trained["first"], trained["last"]) if ridge else None,
+        left_out=tuple((begin, end) for begin, end in trained.get("left_out", ())),
     )
     return rivals(site.parts.client(), contest)
 
 
-def _recomputed(site: Site, artifact: Artifact, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _recomputed(
+    site: Site, source: Source, artifact: Artifact, first: int, last: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     spec, ids = WindowSpec.from_json(artifact.card["spec"]), site.registry.lookup()
     tags = [ids[tag.name] for tag in spec.base_tags]
-    view = compute_view(site.parts.client(), artifact, _source(site), tags, first, last, alone=alone)
+    view = compute_view(site.parts.client(), artifact, source, tags, first, last, alone=alone)
     return view.ticks, view.values
 
 

@@ -17,12 +17,18 @@ if TYPE_CHECKING:
     from penstock.site import Site
 
 
-def one(site: Site, artifact: Artifact) -> dict[str, Any]:
-    """`artifact` answers on every endpoint. Raises Refused, ServingError; the version before it then still answers."""
+def one(
+    site: Site, artifact: Artifact, action: Action | None = None, why: str = "", *, token: str | None = None
+) -> dict[str, Any]:
+    """`artifact` answers on every endpoint. Raises Refused, ServingError; the version before it then still answers.
+
+    `action` and `why` are for the audit log; None: a deploy, or a roll-back where the version is an older one. A deploy
+    that was killed is taken over by the next one of the same `token`.
+    """
     before = site.models.champion(artifact.name)
-    with Deployer(site.parts.endpoints()) as deployer:
+    with Deployer(site.parts.endpoints(), token=token) as deployer:
         done = deployer.deploy(artifact)
-    _record(site, artifact, before)
+    _record(site, artifact, before, action, why)
     return {"live": f"{done.name}@{done.version}", "before": before, "slots": list(done.slots)}
 
 
@@ -36,7 +42,7 @@ def optimized(site: Site, tolerance: float) -> list[dict[str, Any]]:
         execution = {k: group[k] for k in ("endpoint", "group", "variant", "tolerance", "machine", "table")}
         for name, version in group["live"].items():
             if version in site.models.versions(name):
-                site.models.note_execution(name, version, execution)
+                site.models.note(name, version, "execution", execution)
     return found
 
 
@@ -66,6 +72,7 @@ def none(site: Site, name: str) -> dict[str, Any]:
     return {"undeployed": f"{name}@{champion}"}
 
 
-def _record(site: Site, artifact: Artifact, before: int | None) -> None:
-    action: Action = "rollback" if before is not None and artifact.version < before else "deploy"
-    site.models.record(artifact.name, artifact.version, action, getpass.getuser())
+def _record(site: Site, artifact: Artifact, before: int | None, action: Action | None = None, why: str = "") -> None:
+    if action is None:
+        action = "rollback" if before is not None and artifact.version < before else "deploy"
+    site.models.record(artifact.name, artifact.version, action, getpass.getuser(), why=why)

@@ -12,6 +12,7 @@
     │   └── ArchiveBusy       another process holds the committer's lock
     ├── ModelError            artifacts and training
     │   ├── ModelNotFound
+    │   ├── RetrainBusy       another process retrains this site's models
     │   └── Refused           a deploy was refused; the old version still answers
     ├── ServingError          Triton and the pool
     │   ├── Unavailable       no endpoint answers
@@ -108,6 +109,10 @@ class ModelError(PenstockError):
 
 class ModelNotFound(ModelError):
     """No such model, or no such version of it."""
+
+
+class RetrainBusy(ModelError):
+    """Another process retrains the models of this site."""
 
 
 class Refused(ModelError):

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from penstock.answers import Desk
 from penstock.batch import fleet
 from penstock.batch.history import Source as HistorySource
-from penstock.batch.plan import History, Wish, plan
+from penstock.batch.plan import History, Warm, Wish, plan
 from penstock.batch.view import compute_view
 from penstock.data.aggregating import Wanted, bring_up
 from penstock.data.archive.archiver import drain
@@ -32,7 +32,7 @@ from penstock.data.archive.retention import Retention, needed_from
 from penstock.data.grid import Grid
 from penstock.data.hatch import Hatch
 from penstock.data.layout import Layout
-from penstock.data.models import Artifact
+from penstock.data.models import Artifact, ModelStore
 from penstock.data.plant import Plant
 from penstock.data.runs import Run, Runs
 from penstock.data.views.batch_view import BatchView
@@ -77,16 +77,22 @@ def train(
     home: Path,
     progress: Progress | None = None,
     hatch: Hatch | None = None,
+    stored: Callable[[str], None] = lambda name: None,
 ) -> Outcome:
     """Train what `run` names and has not done, on its state of the archive, and store the results.
 
-    One failure stops no other. Each result stands in the store and in the record before the next one is looked at.
+    One failure stops no other. Each result stands in the store and in the record before the next one is looked at;
+    `stored` hears between the two. A retrain keeps the newest readings for the gate.
     """
     first, last = desk.archive.span(snapshot=run.snapshot)
     source = HistorySource(folder=desk.archive.folder, snapshot=run.snapshot, hatch=hatch)
     history = History(source=source, grid=desk.grid, first=first, last=last)
     left = [name for name in run.models if name not in run.done]
-    wish = Wish(models=left, start_ns=run.start_ns, end_ns=run.end_ns, lstm=run.lstm, run=run.id)
+    again = run.kind == "retrain"
+    wish = Wish(
+        models=left, start_ns=run.start_ns, end_ns=run.end_ns, lstm=run.lstm, run=run.id, held_out=again,
+        warm=_warm(desk.store, plant, left) if again else {},
+    )  # fmt: skip
     try:
         jobs = plan(plant, history, desk.ids, wish, home=home, created=run.begun)
     except ModelError:
@@ -99,12 +105,24 @@ def train(
         match result:
             case fleet.Trained(name=name, draft=draft):
                 outcome.trained.append(desk.store.save(draft))
+                stored(name)
                 runs.trained(run.id, name, outcome.trained[-1].version)
             case fleet.Failed(name=name, error=error):
                 outcome.failed[name] = error
                 runs.failed(run.id, name, error)
         tally.model(result.name)
     return outcome
+
+
+def _warm(store: ModelStore, plant: Plant, names: Sequence[str]) -> dict[str, Warm]:
+    """The champions of models that are to go on from them; only LSTMs of our own can be."""
+    found = {}
+    for name in names:
+        champion = store.champion(name) if name in plant.models and plant.models[name].retrain.warm else None
+        if champion is not None and (artifact := store.load(name, champion)).kind == "lstm":
+            spec = WindowSpec.from_json(artifact.card["spec"])
+            found[name] = Warm(version=champion, spec=spec, keras=artifact.keras)
+    return found
 
 
 def write_batch_view(

@@ -20,7 +20,7 @@ from penstock.batch.plan import Wish
 from penstock.data.archive import Archive
 from penstock.data.models import ModelStore
 from penstock.data.plant import Plant
-from penstock.data.runs import Run, Runs
+from penstock.data.runs import Kind, Run, Runs
 from penstock.errors import ArchiveError
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,15 @@ def key_of(plant: Plant, names: Sequence[str], words: Mapping[str, Any]) -> str:
 
 @contextmanager
 def run_for(
-    runs: Runs, store: ModelStore, archive: Archive, wish: Wish, *, key: str, now: str, anew: bool = False
+    runs: Runs,
+    store: ModelStore,
+    archive: Archive,
+    wish: Wish,
+    *,
+    key: str,
+    now: str,
+    anew: bool = False,
+    kind: Kind = "train",
 ) -> Iterator[Run]:
     """The run to work on, held against other processes; ended only when the block ends well.
 
@@ -45,7 +53,7 @@ def run_for(
     with runs.held(key):
         before = runs.unfinished(key)
         going = None if before is None else _going_on(runs, store, archive, before, anew)
-        run = going or _begun(runs, archive, wish, key, now)
+        run = going or _begun(runs, archive, wish, key, now, kind)
         if going is not None:
             done, of = len(going.done), len(going.models)
             when = run.begun[:16].replace("T", " ")
@@ -81,7 +89,7 @@ def _kept(archive: Archive, run: Run) -> bool:
     return True
 
 
-def _begun(runs: Runs, archive: Archive, wish: Wish, key: str, now: str) -> Run:
+def _begun(runs: Runs, archive: Archive, wish: Wish, key: str, now: str, kind: Kind) -> Run:
     stamp = "".join(letter for letter in now[:19] if letter not in "-:")
     run = Run(
         id=f"{stamp}-{secrets.token_hex(3)}",
@@ -92,6 +100,7 @@ def _begun(runs: Runs, archive: Archive, wish: Wish, key: str, now: str) -> Run:
         end_ns=wish.end_ns,
         lstm=dict(wish.lstm or {}),
         snapshot=archive.head().snapshot,
+        kind=kind,
     )
     runs.begin(run)
     return run

@@ -84,11 +84,22 @@ class Deployer:
     the old version once it is back, so that an answer would depend on which endpoint is asked.
     """
 
-    def __init__(self, endpoints: Sequence[str] | str, *, deadline_s: float = 120.0, drain_s: float = 1.0) -> None:
-        """`drain_s`: an old slot answers until nobody has asked for it this long."""
+    def __init__(
+        self,
+        endpoints: Sequence[str] | str,
+        *,
+        deadline_s: float = 120.0,
+        drain_s: float = 1.0,
+        token: str | None = None,
+    ) -> None:
+        """`drain_s`: an old slot answers until nobody has asked for it this long.
+
+        `token`: who deploys. While a deploy is under way the engine refuses everybody else's of that name, for two
+        minutes also where its deployer was killed; one of the same token takes it over. None: nobody that was before.
+        """
         addresses = (endpoints,) if isinstance(endpoints, str) else tuple(endpoints)
         self._pools = [Pool(a, deadline_s=CALL_S, in_flight=4) for a in addresses]
-        self.deadline_s, self.drain_s = deadline_s, drain_s
+        self.deadline_s, self.drain_s, self.token = deadline_s, drain_s, token
 
     def __enter__(self) -> Deployer:
         return self
@@ -138,7 +149,7 @@ class Deployer:
 
     def _live(self, artifact: Deployable) -> _Change:
         """Write, check, publish; the version before still answers who names its slot."""
-        begun, token = time.monotonic(), uuid.uuid4().hex
+        begun, token = time.monotonic(), self.token or uuid.uuid4().hex
         parts, header = parts_of(artifact)
         self._all_there(f"{artifact.name}@{artifact.version} is not deployed")
         header |= {"token": token}

@@ -41,6 +41,7 @@ def given_model(name: str, keys: Mapping[str, Any], plant: Plant) -> ModelSpec:
         tags=plant.tags,
         names=Names(list(plant.tags)),
         needs=needs(plant.tags, mistakes),
+        timezone=plant.timezone,
     )
     model = read_model(name, Table([("", _plain(keys))], mistakes), scope)
     if mistakes.found:

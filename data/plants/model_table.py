@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
 
 from penstock.data.durations import DURATION, duration_text
 from penstock.data.expressions import names as names_in
-from penstock.data.plant import LstmSpec, ModelSpec, PrepareStep, RetrainSpec, Tag
+from penstock.data.plant import LstmSpec, ModelSpec, PrepareStep, Tag
 from penstock.data.plants.prepare_text import STEPS, parse_step
+from penstock.data.plants.retrain_table import read_retrain
 from penstock.data.plants.tables import Table, dotted, near_name
 from penstock.data.plants.templates import Names, is_glob, matching
 from penstock.errors import ExpressionError
@@ -36,7 +36,6 @@ MODEL_KEYS = (
     "for_each",
 )
 LSTM_KEYS = tuple(LstmSpec.__dataclass_fields__)
-RETRAIN_KEYS = ("cron", "span", "promote")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +50,8 @@ class Scope:
     names: Names
     needs: Mapping[str, frozenset[str]]
     """Per derived tag: every tag its value is computed from, at any depth."""
+    timezone: str = "UTC"
+    """Of times without an offset."""
 
     def feeds(self, tag: str, targets: tuple[str, ...]) -> bool:
         """Whether `tag` is a target or is computed from one."""
@@ -80,7 +81,7 @@ def read_model(name: str, table: Table, scope: Scope) -> ModelSpec:
         lstm=_lstm(table.sub("lstm")),
         network=_network(table, scope),
         isolate=table.flag("isolate"),
-        retrain=_retrain(table.sub("retrain")),
+        retrain=read_retrain(table.sub("retrain"), scope.timezone),
     )
 
 
@@ -261,12 +262,3 @@ def _network(table: Table, scope: Scope) -> str | None:
     elif not (scope.folder / file).is_file():
         table.wrong("network", f"a file beside plant.toml: {file} is missing")
     return text
-
-
-def _retrain(table: Table) -> RetrainSpec:
-    table.close(RETRAIN_KEYS)
-    cron = table.text("cron") or None
-    if cron is not None and len(cron.split()) != 5:
-        table.wrong("cron", 'five fields, such as "0 3 * * SUN"')
-    promote = table.text("promote", "manual", one_of=("auto", "manual"))
-    return RetrainSpec(cron=cron, span_ns=table.duration("span"), promote=cast(Literal["auto", "manual"], promote))

@@ -68,6 +68,7 @@ def _parse(path: Path) -> tuple[Plant, list[Mistake]]:
         tags=tags,
         names=Names(list(tags)),
         needs=needs(tags, mistakes),
+        timezone=timezone,
     )
     models = _models(root, assets, scope)
     sources = read_sources(root.sub("sources"), period_ns)

@@ -20,6 +20,7 @@ from penstock.errors import SiteError
 from penstock.live import deploy_champions
 from penstock.page import serve
 from penstock.parts import START_S, Parts
+from penstock.schedule import Schedule
 from penstock.serving.triton import Triton
 from penstock.serving.watch import Watch
 from penstock.site import Site
@@ -76,6 +77,15 @@ def stream(order: Order, child: Child) -> None:
         child.say(ended=True, what=f"ended after {report['ticks']} ticks")
 
 
+def schedule(order: Order, child: Child) -> None:
+    """The retrains of plant.toml; each finds the Dask and the Triton that are up by itself."""
+    child.heed()
+    with Site.open(order["site"]) as site:
+        kept, runs = Schedule(site.folder, site.plant), site.runs.all()
+    child.say(up=None)
+    kept.run(runs, lambda what: child.say(what=what), child.stop)
+
+
 def page(order: Order, child: Child) -> None:
     """The pages, on the port that was asked for, or else the one it had before."""
 
@@ -92,7 +102,9 @@ def page(order: Order, child: Child) -> None:
             serve(site, port=0, ready=ready)
 
 
-BODIES: Mapping[str, Callable[[Order, Child], None]] = {"triton": triton, "dask": dask, "stream": stream, "page": page}
+BODIES: Mapping[str, Callable[[Order, Child], None]] = {
+    "triton": triton, "dask": dask, "stream": stream, "schedule": schedule, "page": page,
+}  # fmt: skip
 
 
 def _ports(order: Order) -> list[int]:

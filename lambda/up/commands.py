@@ -27,7 +27,9 @@ START_S = 600.0
 """Longest start of all parts in the background."""
 STREAM_STOP_S, TRITON_STOP_S = 90.0, 60.0
 """A stream says what is closed, for half a minute at most, and waits as long for the archive."""
-STOP_S = 240.0
+SCHEDULE_STOP_S = 60.0
+"""A retrain under way is interrupted, and goes on the next time."""
+STOP_S = 300.0
 """More than all parts' own deadlines together."""
 POLL_S = 0.1
 
@@ -64,9 +66,11 @@ def plans(folder: Path, replay: Mapping[str, Any] | None, port: int) -> list[Pla
         found.append(Plan(name="dask", order={"site": site, "workers": settings.dask.workers}))
     if not settings.triton.endpoints:
         found.append(Plan(name="triton", order={"site": site}, stop_s=TRITON_STOP_S))
+    needs = tuple(plan.name for plan in found if plan.name != "page")
+    if any(model.retrain.cron for model in load_plant(folder / "plant.toml").models.values()):
+        found = [Plan(name="schedule", order={"site": site}, needs=needs, stop_s=SCHEDULE_STOP_S), *found]
     if replay is None:
         return found
-    needs = tuple(plan.name for plan in found if plan.name != "page")
     return [Plan(name="stream", order={"site": site, **replay}, needs=needs, stop_s=STREAM_STOP_S), *found]
 
 

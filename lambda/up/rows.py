@@ -15,7 +15,7 @@ from penstock.up.record import PartRecord, Record, State
 
 Row = dict[str, str]
 
-ORDER = ("triton", "dask", "stream", "page")
+ORDER = ("triton", "dask", "stream", "schedule", "page")
 """Of the lines: each after what it needs."""
 
 

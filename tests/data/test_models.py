@@ -57,14 +57,14 @@ def test_what_executes_a_model_is_noted_in_its_card_and_nothing_else_changes(tmp
     store = ModelStore(tmp_path)
     saved = store.save(draft())
     first, newest = ({"variant": v, "table": [{"variant": v, "one_us": 3.5}]} for v in ("xla", "kernel"))
-    store.note_execution("nox", 1, first)
-    store.note_execution("nox", 1, newest)
+    store.note("nox", 1, "execution", first)
+    store.note("nox", 1, "execution", newest)
     loaded = store.load("nox", 1)
     assert loaded.card == {**saved.card, "execution": newest}
     assert loaded.files == saved.files
     assert not list(loaded.folder.glob(".*"))
     with pytest.raises(ModelNotFound):
-        store.note_execution("nox", 2, {})
+        store.note("nox", 2, "execution", {})
 
 
 def test_solo_keeps_its_saved_model(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +68,37 @@ def test_only_young_runs_keep_their_snapshot(tmp_path: Path) -> None:
     assert runs.snapshots() == {"YOUNG"}
     runs.end("young")
     assert runs.snapshots() == set()
+
+
+def test_what_the_gate_said_and_what_became_of_it(tmp_path: Path) -> None:
+    runs = Runs(tmp_path / "runs")
+    run = replace(RUN, kind="retrain")
+    runs.begin(run)
+    runs.trained(run.id, "nox.U001", 4)
+    runs.judged(run.id, "nox.U001", "better")
+    runs.settled(run.id, "nox.U001", "promoted")
+    (told,) = runs.all()
+    assert told == replace(
+        run, done={"nox.U001": 4}, verdicts={"nox.U001": "better"}, outcomes={"nox.U001": "promoted"}
+    )
+
+
+def test_the_tables_of_an_older_penstock_are_read_and_gone_on_with(tmp_path: Path) -> None:
+    runs = Runs(tmp_path / "runs")
+    runs.folder.mkdir()
+    with closing(sqlite3.connect(runs.folder / "runs.sqlite")) as db, db:
+        db.executescript(
+            "CREATE TABLE runs (id TEXT PRIMARY KEY, begun TEXT NOT NULL, key TEXT NOT NULL, models TEXT NOT NULL, "
+            "start_ns INTEGER, end_ns INTEGER, lstm TEXT NOT NULL, snapshot TEXT NOT NULL, ended TEXT);"
+            "CREATE TABLE results (run TEXT NOT NULL, model TEXT NOT NULL, version INTEGER, error TEXT, at TEXT NOT "
+            "NULL, PRIMARY KEY (run, model));"
+            "INSERT INTO runs VALUES ('old', '2025-01-01T00:00:00+00:00', 'k', '[\"a\"]', NULL, NULL, '{}', 'S', NULL);"
+            "INSERT INTO results VALUES ('old', 'a', 2, NULL, '2025-01-01T00:10:00Z');"
+        )
+    (old,) = runs.all()
+    assert (old.kind, old.done, old.verdicts, old.outcomes) == ("train", {"a": 2}, {}, {})
+    runs.begin(replace(RUN, kind="retrain"))
+    assert [run.kind for run in runs.all()] == ["retrain", "train"]
 
 
 HOLD = """

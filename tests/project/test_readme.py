@@ -37,9 +37,10 @@ from penstock.cluster import local_cluster
 from penstock.data.expressions import FUNCTIONS
 from penstock.data.plant import LstmSpec
 from penstock.data.plants.aggregate_table import KEYS as AGGREGATE_KEYS
-from penstock.data.plants.model_table import LSTM_KEYS, MODEL_KEYS, RETRAIN_KEYS
+from penstock.data.plants.model_table import LSTM_KEYS, MODEL_KEYS
 from penstock.data.plants.plant_file import PLANT_KEYS, load_plant
 from penstock.data.plants.prepare_text import STEPS
+from penstock.data.plants.retrain_table import RETRAIN_KEYS
 from penstock.data.plants.sink_table import KEYS as SINK_KEYS
 from penstock.data.plants.source_table import KEYS as SOURCE_KEYS
 from penstock.data.plants.tag_file import FILE_COLUMNS
