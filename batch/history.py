@@ -50,8 +50,8 @@ class Source:
     ) -> Block:
         """Assessed rows first..last-1 of `tags`, whose registry ids are `ids`; the same with a shelf and without."""
         rules = Rules.of(tags, period_ns)
-        begin = first - rules.reach
-        cells = self.cells(ids, begin, last) if shelf is None else _picked(self, shelf, tags, ids, begin, last)
+        begin, end = first - rules.reach, last + rules.wait
+        cells = self.cells(ids, begin, end) if shelf is None else _picked(self, shelf, tags, ids, begin, end)
         return assess(cells, rules).rows(first, last)
 
     def cells(self, ids: Sequence[int], first: int, last: int) -> Cells:

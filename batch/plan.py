@@ -111,9 +111,10 @@ def _shelved(jobs: Sequence[Job]) -> list[Job]:
     """The jobs with their shelf; a single one needs none, and keeps nothing."""
     if len(jobs) == 1:
         return list(jobs)
-    begins = (j.first - j.spec.depth + 1 - Rules.of(j.spec.stored, j.spec.period_ns).reach for j in jobs)
+    rules = [Rules.of(j.spec.stored, j.spec.period_ns) for j in jobs]
+    begins = (j.first - j.spec.depth + 1 - r.reach for j, r in zip(jobs, rules, strict=True))
     ids = tuple(sorted({i for job in jobs for i in job.ids}))
-    shelf = Shelf(ids=ids, first=min(begins), last=jobs[0].last)
+    shelf = Shelf(ids=ids, first=min(begins), last=jobs[0].last + max(r.wait for r in rules))
     return [replace(job, shelf=shelf) for job in jobs]
 
 
@@ -127,7 +128,7 @@ def _job(
     created: str,
 ) -> Job:
     spec = WindowSpec.of(model, plant)
-    first, last = _span(model, history, wish)
+    first, last = _span(model, history, wish, Rules.of(spec.stored, spec.period_ns).wait)
     return Job(
         name=model.name,
         history=history,
@@ -143,10 +144,14 @@ def _job(
     )
 
 
-def _span(model: ModelSpec, history: History, wish: Wish) -> tuple[int, int]:
-    """Ticks of the wish, else the newest `retrain.span` of what there is, clipped to what there is."""
+def _span(model: ModelSpec, history: History, wish: Wish, wait: int) -> tuple[int, int]:
+    """Ticks of the wish, else the newest `retrain.span` of what there is, clipped to what there is.
+
+    The last `wait` ticks are left out: what is joined onto them has not all come, as it has when they are answered.
+    """
     grid = history.grid
-    last = history.last if wish.end_ns is None else min(history.last, grid.tick_of(wish.end_ns - 1) + 1)
+    last = history.last - wait
+    last = last if wish.end_ns is None else min(last, grid.tick_of(wish.end_ns - 1) + 1)
     first = history.first
     if wish.start_ns is not None:
         first = max(first, -(-(wish.start_ns - grid.origin_ns) // grid.period_ns))

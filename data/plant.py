@@ -25,6 +25,9 @@ def usable_name(name: str) -> bool:
     return _USABLE.fullmatch(name) is not None
 
 
+Join = Literal["last", "nearest", "linear"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tag:
     """A sensor, counter or state, or a quantity derived from them."""
@@ -47,6 +50,10 @@ class Tag:
     """Stands in when the gap is longer; None: a window that needs it is withheld."""
     truth_delay_ns: int = 0
     """How long after its event time a reading of this tag is known."""
+    join: Join = "last"
+    """How readings come onto the ticks: the last one of the tick's period, the nearest, the line between two."""
+    join_delay_ns: int = 0
+    """For nearest and linear: how far from the tick a reading may be, and how much later ticks are answered."""
     heartbeat_ns: int | None = None
     """Reported on change, at the latest this often: its last value holds until then."""
     scale: float = 1.0
@@ -206,6 +213,11 @@ class Plant:
     aggregates: AggregateSpec = AggregateSpec()
     sinks: Mapping[str, SinkSpec] = field(default_factory=dict)
     """By name."""
+
+    @property
+    def wait(self) -> int:
+        """Ticks that its longest join waits for."""
+        return max((tag.join_delay_ns for tag in self.tags.values()), default=0) // self.period_ns
 
     def model(self, name: str) -> ModelSpec:
         """The model called `name`.

@@ -19,6 +19,8 @@ Spec = TypeVar("Spec")
 
 FORMAT = 1
 LISTS = ("base_tags", "truth_tags", "derived")
+ADDED: Mapping[str, Any] = {"join": "last", "join_delay_ns": 0}
+"""Keys of a tag that cards written before they existed lack, and what was always so then."""
 
 
 def dump(spec: Any) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def _write(bound: float) -> float | str:
 
 
 def _tag(found: Mapping[str, Any]) -> Tag:
+    found = {**ADDED, **found}
     _known(Tag, found)
     bounds = found["range"]
     low_high = (_read(bounds[0]), _read(bounds[1])) if bounds else None

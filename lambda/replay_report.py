@@ -138,10 +138,10 @@ class _Judged:
 
     @classmethod
     def of(cls, site: Site, said: Said, late: Sequence[LateRange]) -> _Judged:
-        live, reach = beside(said.again, said.live), lead_of([said.spec])
+        live, reach, wait = beside(said.again, said.live), lead_of([said.spec]), said.spec.wait
         ids = site.registry.lookup()
         shards = {int(site.layout().shard_of()[ids[name]]) for name in said.spec.base if name in ids}
-        near = [r for r in late if r.shard in shards and r.t0 < said.piece.last and r.t1 > said.piece.first - reach]
+        near = [r for r in late if r.shard in shards and r.t0 < said.piece.last + wait and r.t1 > said.piece.first - reach]
         return cls(
             said=said, live=live, late=near, truth=truth_at(site.desk(), said.spec, said.again.ticks),
             verdicts=judged(said.again, live, said.scale, _touched(said, near, reach)),
@@ -188,7 +188,8 @@ class _Judged:
 
     def _named(self, site: Site, first: int, last: int) -> list[dict[str, Any]]:
         reach = lead_of([self.said.spec])
-        touching = [r for r in self.late if r.t0 <= last and r.t1 > first - reach]
+        wait = self.said.spec.wait
+        touching = [r for r in self.late if r.t0 <= last + wait and r.t1 > first - reach]
         return [
             {"source": r.source, "from": _time(site, r.t0), "to": _time(site, r.t1), "readings": r.count}
             for r in touching
@@ -235,10 +236,10 @@ def judged(again: SaidRows, live: SaidRows, scale: NDArray[np.float32], touched:
 
 def _touched(said: Said, late: Sequence[LateRange], reach: int) -> NDArray[np.bool_]:
     """[n] ticks that are not in the journal's own order and whose windows late readings touch."""
-    ticks = said.again.ticks
+    ticks, wait = said.again.ticks, said.spec.wait
     touched = np.zeros(len(ticks), bool)
     for r in late:
-        touched[np.searchsorted(ticks, r.t0) : np.searchsorted(ticks, r.t1 + reach)] = True
+        touched[np.searchsorted(ticks, r.t0 - wait) : np.searchsorted(ticks, r.t1 + reach)] = True
     return touched & (ticks < said.exact)
 
 

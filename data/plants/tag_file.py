@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from penstock.data.durations import DURATION, RATE, parse_duration, parse_rate
 from penstock.data.plant import Tag
 from penstock.data.plants.tables import Mistakes, near_name, shown
-from penstock.data.plants.tag_table import DTYPES, KINDS, REPORTS
+from penstock.data.plants.tag_table import DTYPES, JOINS, KINDS, REPORTS
 
 FILE_COLUMNS = (
     "name",
@@ -40,6 +40,8 @@ FILE_COLUMNS = (
     "max_gap",
     "substitute",
     "truth_delay",
+    "join",
+    "join_delay",
     "reports",
     "heartbeat",
     "scale",
@@ -187,6 +189,8 @@ def _tags(columns: _Columns) -> list[Tag]:
         "max_gap_ns": columns.parsed("max_gap", parse_duration, DURATION, 0),
         "substitute": columns.numbers("substitute", None),
         "truth_delay_ns": columns.parsed("truth_delay", parse_duration, DURATION, 0),
+        "join": columns.texts("join", JOINS, "last"),
+        "join_delay_ns": columns.parsed("join_delay", parse_duration, DURATION, 0),
         "heartbeat_ns": heartbeats,
         "scale": columns.parsed("scale", _nonzero, "a number that is not 0", 1.0),
         "offset": columns.numbers("offset", 0.0),
