@@ -23,6 +23,9 @@ def tags(draw: st.DrawFn, name: str, dtype: str | None = None) -> Tag:
     """A stored tag with any mixture of rules."""
     ticks = st.integers(0, 4)
     kind = draw(st.sampled_from(["value", "value", "value", "state", "counter"]))
+    heartbeat = draw(st.sampled_from([None, None, 2 * PERIOD_NS, 5 * PERIOD_NS // 2]))
+    plain = kind == "value" and heartbeat is None
+    join = draw(st.sampled_from(["last", "last", "nearest", "linear"])) if plain else "last"
     return Tag(
         name=name,
         unit="kW",
@@ -34,7 +37,9 @@ def tags(draw: st.DrawFn, name: str, dtype: str | None = None) -> Tag:
         max_gap_ns=draw(ticks) * PERIOD_NS + draw(st.sampled_from([0, PERIOD_NS // 2])),
         substitute=draw(st.sampled_from([None, None, 0.1])),
         truth_delay_ns=draw(st.sampled_from([0, 0, PERIOD_NS, 5 * PERIOD_NS // 2])),
-        heartbeat_ns=draw(st.sampled_from([None, None, 2 * PERIOD_NS, 5 * PERIOD_NS // 2])),
+        heartbeat_ns=heartbeat,
+        join=join,
+        join_delay_ns=0 if join == "last" else draw(st.integers(1, 3)) * PERIOD_NS,
     )
 
 
@@ -103,5 +108,5 @@ def cells(draw: st.DrawFn, k: int, dtypes: list[str], first: int | None = None) 
         first=first,
         values=np.where(present, values, np.nan),
         quality=quality.astype(np.uint16),
-        offset=np.where(present, random.integers(0, 2**32, (k, m)), 0).astype(np.uint32),
+        offset=np.where(present & (random.random((k, m)) < 0.8), random.integers(0, 2**32, (k, m)), 0).astype(np.uint32),
     )
