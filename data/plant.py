@@ -61,8 +61,15 @@ class Tag:
     """Raw source readings become ``raw * scale + offset``."""
     expr: str | None = None
     """Derived: an expression over tag names; never stored, computed by batch and speed alike."""
+    valid: str | None = None
+    """Of a stored tag: an expression over others; where it does not hold, the value is flagged INVALID and bad."""
     aliases: tuple[str, ...] = ()
     """Former names; they keep the same id."""
+
+    @property
+    def needs(self) -> str | None:
+        """The expression that its values rest on besides its own readings; None: nothing else."""
+        return self.expr if self.expr is not None else self.valid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -167,9 +167,7 @@ def _joined(cells: Cells, present: Mask, good: Mask, rules: Rules, flags: Flags)
     at = np.flatnonzero(rules.joined > 0)
     if not len(at):
         return cells.values, present, good
-    found = join(
-        cells.values[:, at], cells.offset[:, at], good[:, at], linear=rules.linear[at], bound=rules.joined[at]
-    )
+    found = join(cells.values[:, at], cells.offset[:, at], good[:, at], linear=rules.linear[at], bound=rules.joined[at])
     there = ~np.isnan(found)
     raw, present, good = cells.values.copy(), present.copy(), good.copy()
     raw[:, at], present[:, at], good[:, at] = found, there, there

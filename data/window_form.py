@@ -15,10 +15,9 @@ from penstock.data.window_spec import WindowSpec
 
 def form_of(spec: WindowSpec) -> Hashable:
     """Everything that `prepare` and `cut` go by, with a tag's place among `base` and `derived` for its name."""
-    place = {name: i for i, name in enumerate([*spec.base, *(t.name for t in spec.derived)])}
-
+    place = {name: i for i, name in enumerate(dict.fromkeys([*spec.base, *(t.name for t in spec.derived)]))}
     features = tuple((place[f.tag], f.lag, f.steps) for f in spec.features)
-    derived = tuple((_placed(t.expr, place), t.range) for t in spec.derived)
+    derived = tuple((place[t.name], _placed(t.expr, place), t.range, _placed(t.valid, place)) for t in spec.derived)
     rows = spec.period_ns, spec.length, spec.stride, spec.every, len(spec.base)
     return rows, features, derived, _placed(spec.when, place)
 

@@ -19,7 +19,7 @@ Spec = TypeVar("Spec")
 
 FORMAT = 1
 LISTS = ("base_tags", "truth_tags", "derived")
-ADDED: Mapping[str, Any] = {"join": "last", "join_delay_ns": 0}
+ADDED: Mapping[str, Any] = {"join": "last", "join_delay_ns": 0, "valid": None}
 """Keys of a tag that cards written before they existed lack, and what was always so then."""
 
 

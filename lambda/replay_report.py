@@ -141,7 +141,9 @@ class _Judged:
         live, reach, wait = beside(said.again, said.live), lead_of([said.spec]), said.spec.wait
         ids = site.registry.lookup()
         shards = {int(site.layout().shard_of()[ids[name]]) for name in said.spec.base if name in ids}
-        near = [r for r in late if r.shard in shards and r.t0 < said.piece.last + wait and r.t1 > said.piece.first - reach]
+        near = [
+            r for r in late if r.shard in shards and r.t0 < said.piece.last + wait and r.t1 > said.piece.first - reach
+        ]
         return cls(
             said=said, live=live, late=near, truth=truth_at(site.desk(), said.spec, said.again.ticks),
             verdicts=judged(said.again, live, said.scale, _touched(said, near, reach)),

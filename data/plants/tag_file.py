@@ -47,6 +47,7 @@ FILE_COLUMNS = (
     "scale",
     "offset",
     "expr",
+    "valid",
     "aliases",
 )
 
@@ -195,6 +196,7 @@ def _tags(columns: _Columns) -> list[Tag]:
         "scale": columns.parsed("scale", _nonzero, "a number that is not 0", 1.0),
         "offset": columns.numbers("offset", 0.0),
         "expr": [text or None for text in columns.texts("expr")],
+        "valid": [text or None for text in columns.texts("valid")],
         "aliases": columns.parsed("aliases", _aliases, 'names separated by ";"', ()),
     }
     return _built(fields)

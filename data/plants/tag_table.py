@@ -32,6 +32,7 @@ TAG_KEYS = (
     "scale",
     "offset",
     "expr",
+    "valid",
     "aliases",
     "for_each",
 )
@@ -95,22 +96,6 @@ def read_tag(name: str, table: Table) -> Tag:
         scale=1.0 if scale is None else scale,
         offset=0.0 if offset is None else offset,
         expr=table.text("expr") or None,
+        valid=table.text("valid") or None,
         aliases=table.texts("aliases"),
     )
-
-
-def check_joins(tags: Mapping[str, Tag], period_ns: int, mistakes: Mistakes) -> None:
-    """Note joins that cannot be: of what is no plain reading, without their delay, or not in whole periods."""
-    for tag in tags.values():
-        if tag.join == "last" and not tag.join_delay_ns:
-            continue
-        place = dotted("tags", tag.name)
-        if tag.join == "last":
-            mistakes.add(dotted(place, "join_delay"), "no join that waits", 'join = "nearest" or "linear" beside it')
-        elif tag.expr is not None or tag.kind != "value" or tag.heartbeat_ns is not None:
-            what = "a derived tag" if tag.expr is not None else "a counter, a state, or a tag that reports on change"
-            mistakes.add(dotted(place, "join"), f'"{tag.join}" of {what}', "plain values, reported now and then")
-        elif period_ns and (tag.join_delay_ns < period_ns or tag.join_delay_ns % period_ns):
-            found = f"{tag.join_delay_ns / 1e9:g} s" if tag.join_delay_ns else "nothing"
-            allowed = "how far a reading may be from its tick: a multiple of the plant's period, at least one"
-            mistakes.add(dotted(place, "join_delay"), found, allowed)

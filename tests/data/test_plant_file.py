@@ -50,6 +50,39 @@ def test_the_built_in_plant_is_read_as_written() -> None:
     assert shards == {0, 1}
 
 
+@pytest.mark.parametrize(
+    ("tag", "place", "allowed"),
+    [
+        ('{ join = "linear" }', "tags.V.join_delay", "multiple of the plant's period"),
+        ('{ join = "linear", join_delay = "15s" }', "tags.V.join_delay", "multiple of the plant's period"),
+        ('{ join = "nearest", join_delay = "10s", kind = "counter" }', "tags.V.join", "plain values"),
+        ('{ join = "nearest", join_delay = "10s", expr = "A" }', "tags.V.join", "plain values"),
+        ('{ join = "nearest", join_delay = "10s", heartbeat = "1min" }', "tags.V.join", "plain values"),
+        ('{ join_delay = "10s" }', "tags.V.join_delay", 'join = "nearest"'),
+        ('{ join = "linaer", join_delay = "10s" }', "tags.V.join", "linear"),
+        ('{ valid = "A >" }', "tags.V.valid", "an expression over tags"),
+        ('{ valid = "AA > 1" }', "tags.V.valid", "a tag of"),
+        ('{ valid = "V > 1" }', "tags.V.valid", "other tags"),
+        ('{ valid = "W > 1" }', "tags.V.valid", "other tags"),
+        ('{ valid = "A > 1", expr = "A" }', "tags.V.valid", "stored tags"),
+    ],
+)
+def test_joins_and_conditions_that_cannot_be(tmp_path: Path, tag: str, place: str, allowed: str) -> None:
+    text = f'[tags]\nA = {{}}\nW = {{ expr = "V + A" }}\nV = {tag}\n'
+    found = [m for m in check_plant(plant_file(tmp_path, HEAD + text)) if m.key == place]
+    assert found, check_plant(tmp_path / "plant.toml")
+    assert any(allowed in m.allowed for m in found)
+
+
+def test_joins_and_conditions_are_read_from_both_files(tmp_path: Path) -> None:
+    (tmp_path / "tags.csv").write_text("name,join,join_delay,valid\nL,,,\nF,nearest,10s,L > 20\n")
+    text = '[tags]\nfile = "tags.csv"\nG = { join = "linear", join_delay = "30s", valid = "L > 20" }\n'
+    plant = load_plant(plant_file(tmp_path, HEAD + text))
+    found = {tag.name: (tag.join, tag.join_delay_ns // 10**9, tag.valid) for tag in plant.tags.values()}
+    assert found == {"L": ("last", 0, None), "F": ("nearest", 10, "L > 20"), "G": ("linear", 30, "L > 20")}
+    assert plant.wait == 3
+
+
 def test_all_keys_of_a_tag(tmp_path: Path) -> None:
     text = """
 [tags]

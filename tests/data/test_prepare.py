@@ -138,6 +138,24 @@ def test_derived_tags_are_resolved_to_stored_ones() -> None:
     np.testing.assert_array_equal(block.values, [[2, 1], [6, 2]])
 
 
+def test_a_value_is_invalid_where_its_condition_does_not_hold_and_so_is_what_rests_on_it() -> None:
+    tags = {t.name: t for t in (Tag(name="A", valid="B > 1"), Tag(name="B", valid="C > 0"), Tag(name="C"))}
+    tags["D"] = Tag(name="D", expr="A * 2")
+    wanted = ["D", "A", "B", "C"]
+    assert [t.name for t in stored_tags(["D"], tags)] == ["C", "B", "A"]
+    assert [t.name for t in derived_tags(["D"], tags)] == ["B", "A", "D"]
+    raw = block_of(A=[5, 6, 7, 8, NAN], B=[2, 1, 2, NAN, 2], C=[1, 1, 0, 1, 1])
+    block = derive(raw, wanted, derived_tags(wanted, tags))
+    np.testing.assert_array_equal(
+        block.values.T, [[10, NAN, NAN, NAN, NAN], [5, NAN, NAN, NAN, NAN], [2, 1, NAN, NAN, 2], [1, 1, 0, 1, 1]]
+    )
+    gone, bad = Flag.INVALID | Flag.BAD, Flag.MISSING | Flag.BAD
+    assert block.flags[:, 1].tolist() == [0, gone, gone, gone, bad]
+    assert block.flags[:, 0].tolist() == [0, gone, gone, gone, bad]
+    assert block.flags[:, 2].tolist() == [0, 0, gone, bad, 0]
+    assert derive(raw, ["B", "C"], derived_tags(["B"], tags)).flags[:, 0].tolist() == block.flags[:, 2].tolist()
+
+
 def test_a_circle_and_an_unknown_tag_are_named() -> None:
     circle = {"A": Tag(name="A", expr="B"), "B": Tag(name="B", expr="A + 1")}
     with pytest.raises(PlantError, match="A -> B -> A"):

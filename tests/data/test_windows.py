@@ -206,11 +206,11 @@ def test_json_gives_an_equal_spec_back(plant: Plant) -> None:
     assert json.dumps(again.to_json()) == text
 
 
-def test_a_card_from_before_joins_is_of_a_tag_without_one() -> None:
+def test_a_card_from_before_joins_and_conditions_is_of_tags_without_them() -> None:
     spec = spec_of(NOX)
     old = json.loads(json.dumps(spec.to_json()))
     for tag in (*old["base_tags"], *old["truth_tags"], *old["derived"]):
-        del tag["join"], tag["join_delay_ns"]
+        del tag["join"], tag["join_delay_ns"], tag["valid"]
     assert WindowSpec.from_json(old) == spec
     del old["base_tags"][0]["max_gap_ns"]
     with pytest.raises(ModelError, match="max_gap_ns"):

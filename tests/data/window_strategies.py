@@ -6,6 +6,8 @@ multiples of one period, so that every rule bites within a few dozen ticks.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -77,8 +79,9 @@ def models(draw: st.DrawFn, name: str, inputs: list[str], target: str) -> ModelS
 
 @st.composite
 def plants(draw: st.DrawFn) -> Plant:
-    """Stored tags A, B, C, a derived tag D of A and B, and two models on them that differ in step and prepare."""
+    """Stored tags A, B, C, B perhaps valid at times only, a derived tag D of A and B, and two models on them that differ in step and prepare."""
     stored = {name: draw(tags(name)) for name in "ABC"}
+    stored["B"] = replace(stored["B"], valid=draw(st.sampled_from([None, None, "A > 0.5", "C < A"])))
     derived = Tag(name="D", unit="kW", expr="A / B", range=(-5.0, 5.0))
     both = [draw(models(name, ["A", "B", "D"], "C")) for name in ("first", "second")]
     return Plant(name="small", period_ns=PERIOD_NS, tags=stored | {"D": derived}, models={m.name: m for m in both})
@@ -108,5 +111,7 @@ def cells(draw: st.DrawFn, k: int, dtypes: list[str], first: int | None = None) 
         first=first,
         values=np.where(present, values, np.nan),
         quality=quality.astype(np.uint16),
-        offset=np.where(present & (random.random((k, m)) < 0.8), random.integers(0, 2**32, (k, m)), 0).astype(np.uint32),
+        offset=np.where(present & (random.random((k, m)) < 0.8), random.integers(0, 2**32, (k, m)), 0).astype(
+            np.uint32
+        ),
     )

@@ -130,9 +130,7 @@ def step(site: Path, number: int, start: int, stop: int, want: int | None, plan:
 @pytest.mark.parametrize("members", [small.MEMBERS, small.JOINED], ids=["last", "joined"])
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), late=st.booleans(), lateness_s=st.sampled_from([0.0, 2.0, 6.5]))
-def test_windows_are_those_of_the_log(
-    members: tuple[Member, ...], seed: int, late: bool, lateness_s: float
-) -> None:
+def test_windows_are_those_of_the_log(members: tuple[Member, ...], seed: int, late: bool, lateness_s: float) -> None:
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         site = Path(folder)
