@@ -285,7 +285,7 @@ class Service:
         self._workers |= set(client.scheduler_info(n_workers=-1)["workers"])
 
     def _write_status(self) -> None:
-        following, clock, now_ns, counts = self._following, self._intake.clock, self._setup.now(), self._counts
+        following, now_ns, counts = self._following, self._setup.now(), self._counts
         self.told = status = Status(
             pid=os.getpid(),
             written_ns=now_ns,

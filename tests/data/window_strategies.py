@@ -79,7 +79,10 @@ def models(draw: st.DrawFn, name: str, inputs: list[str], target: str) -> ModelS
 
 @st.composite
 def plants(draw: st.DrawFn) -> Plant:
-    """Stored tags A, B, C, B perhaps valid at times only, a derived tag D of A and B, and two models on them that differ in step and prepare."""
+    """Stored tags A, B (perhaps valid at times only), C, a derived tag D of A and B, and two models on them.
+
+    They differ in step and prepare.
+    """
     stored = {name: draw(tags(name)) for name in "ABC"}
     stored["B"] = replace(stored["B"], valid=draw(st.sampled_from([None, None, "A > 0.5", "C < A"])))
     derived = Tag(name="D", unit="kW", expr="A / B", range=(-5.0, 5.0))

@@ -1,15 +1,15 @@
 """A laboratory's analyser reads every seven seconds, the model answers every second.
 
-1. Its values come onto the plant's ticks as lines between two readings, an efficiency is computed from them, and a model
-   is trained on history.
-2. A stream answers each tick when the readings behind it have come: ten seconds later, from windows that batch cuts too.
+1. Its values come onto the plant's ticks as lines between two readings, an efficiency is computed from them, and a
+   model is trained on history.
+2. A stream answers each tick when the readings behind it have come: ten seconds later, from windows that batch cuts
+   too.
 3. A query ends where answers end; recomputed and replayed, every window has the same bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
