@@ -76,12 +76,12 @@ class Tag:
 class PrepareStep:
     """One step of an input's preparation: a name of `windows.STEPS` and its arguments."""
 
-    name: Literal["difference", "lag", "mean", "min", "max", "std", "log", "clip", "expr"]
+    name: Literal["difference", "lag", "mean", "min", "max", "std", "deadband", "log", "clip", "expr"]
     span_ns: int = 0
-    """For lag, mean, min, max, std: how far back."""
+    """For lag, mean, min, max, std, deadband: how far back."""
     low: float = 0.0
     high: float = 0.0
-    """For clip."""
+    """For clip. For deadband `low` is the band."""
     text: str = ""
     """For expr: an expression over ``x``."""
 

@@ -156,7 +156,7 @@ def look_back(step: PrepareStep, period_ns: int, stride: int) -> int:
             return stride
         case "lag":
             return -(-step.span_ns // period_ns)
-        case "mean" | "min" | "max" | "std":
+        case "mean" | "min" | "max" | "std" | "deadband":
             return max(0, -(-step.span_ns // period_ns) - 1)
         case _:
             return 0

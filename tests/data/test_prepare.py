@@ -57,6 +57,7 @@ def block_of(**columns: list[float]) -> Block:
         ([PrepareStep(name="min", span_ns=2 * MINUTE)], 1, [NAN, 1, 2, NAN, NAN, 16]),
         ([PrepareStep(name="max", span_ns=2 * MINUTE)], 1, [NAN, 2, 4, NAN, NAN, 32]),
         ([PrepareStep(name="std", span_ns=2 * MINUTE)], 1, [NAN, 0.5, 1, NAN, NAN, 8]),
+        ([PrepareStep(name="deadband", span_ns=2 * MINUTE, low=1)], 1, [NAN, 1, 4, NAN, NAN, 32]),
         ([PrepareStep(name="log")], 1, [0, math.log(2), math.log(4), NAN, math.log(16), math.log(32)]),
         ([PrepareStep(name="clip", low=2, high=20)], 1, [2, 2, 4, NAN, 16, 20]),
         ([PrepareStep(name="expr", text="1 / (x - 4)")], 1, [-1 / 3, -0.5, NAN, NAN, 1 / 12, 1 / 28]),
@@ -68,6 +69,13 @@ def test_a_step(steps: list[PrepareStep], stride: int, expected: list[float]) ->
     np.testing.assert_array_equal(prepared.x[:, 0], np.float32(expected))
     np.testing.assert_array_equal(prepared.ok[:, 0], ~np.isnan(expected))
     assert prepared.x.dtype == np.float32
+
+
+def test_a_dead_band_follows_a_drift_a_band_late_and_begins_anew_for_every_row() -> None:
+    step = PrepareStep(name="deadband", span_ns=4 * MINUTE, low=1.0)
+    block = block_of(A=[0, 0.6, 1.2, 1.8, 2.4, 3.0, 3.6, 3.6, 3.5, 3.7])
+    found = prepare(spec_of(step), block).x[:, 0]
+    np.testing.assert_array_equal(found, np.float32([NAN, NAN, NAN, 1.2, 1.8, 2.4, 3.0, 3.6, 3.0, 3.6]))
 
 
 @pytest.mark.parametrize(

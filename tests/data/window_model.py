@@ -126,7 +126,7 @@ def step(x: list[float], one: PrepareStep, period_ns: int, stride: int) -> list[
 
     def value(i: int) -> float:
         last = over(i)
-        if any(math.isnan(v) for v in (at(i), *last)) and one.name in ("mean", "min", "max", "std"):
+        if any(math.isnan(v) for v in (at(i), *last)) and one.name in ("mean", "min", "max", "std", "deadband"):
             return math.nan
         match one.name:
             case "difference":
@@ -141,6 +141,11 @@ def step(x: list[float], one: PrepareStep, period_ns: int, stride: int) -> list[
                 return max(last)
             case "std":
                 return float(np.std(last))
+            case "deadband":
+                held = last[0]
+                for reading in last:
+                    held = reading if abs(reading - held) > one.low else held
+                return held
             case "log":
                 return math.log(at(i)) if at(i) > 0 else math.nan
             case "clip":

@@ -56,6 +56,7 @@ def steps() -> st.SearchStrategy[PrepareStep]:
             lambda text: PrepareStep(name="expr", text=text)
         ),
         st.builds(PrepareStep, name=st.sampled_from(["lag", "mean", "min", "max", "std"]), span_ns=span),
+        st.builds(PrepareStep, name=st.just("deadband"), span_ns=span, low=st.sampled_from([0.5, 2.0])),
     )
 
 

@@ -43,15 +43,19 @@ LIVE, END, WAIT = 400, 560, 10
 GONE = range(480, 505)
 """Seconds in which the analyser says nothing: longer than what may lie between two readings."""
 
+LOAD = np.random.default_rng(4).normal(40, 3, END)
+IDLE = np.flatnonzero(LOAD <= 33).tolist()
+"""Seconds at which TEMP means nothing."""
+
 
 def rows(first: int, last: int) -> pd.DataFrame:
     """GAS every seven seconds, not on the second; 500 is none that it can measure."""
     k = np.arange(first, last)
-    rng = np.random.default_rng(4)
-    load, gas = rng.normal(40, 3, END)[k], (20 + 5 * np.sin(np.arange(END) / 20))[k]
+    noise = np.random.default_rng(5).normal(0, 0.1, END)[k]
+    load, gas = LOAD[k], (20 + 5 * np.sin(np.arange(END) / 20))[k]
     gas = np.where((k % 7 == 0) & ~np.isin(k, GONE), gas, np.nan)
     gas[k == 7 * 64] = 500.0
-    frames = {"LOAD": load, "TEMP": 2 * load - 80 + rng.normal(0, 0.1, END)[k]}
+    frames = {"LOAD": load, "TEMP": 2 * load - 80 + noise}
     plain = pd.DataFrame({"time": BEGIN + pd.to_timedelta(k, "s"), **frames})
     slow = pd.DataFrame({"time": BEGIN + pd.to_timedelta(k * 1000 + 300, "ms"), "GAS": gas}).dropna()
     return pd.concat([plain, slow]).sort_values("time", ignore_index=True)
@@ -85,7 +89,8 @@ def test_what_is_said_live_is_cut_from_the_windows_of_batch(site: Site) -> None:
     fine = np.flatnonzero(said.reasons == Reason.OK)
     assert 80 < len(fine) < END - LIVE - WAIT
     withheld = {int(t) - FIRST for t in said.ticks[said.reasons == Reason.BAD_INPUT]}
-    assert {490, 495} <= withheld <= set(range(440, 520))
+    idle = {k + age for k in IDLE for age in range(1, 7)} & set(range(LIVE, END - WAIT))  # TEMP's past is in each row
+    assert {490, 495} | idle <= withheld <= set(range(440, 520)) | idle
     windows = batch.windows.take(fine)
     assert np.array_equal(said.hashes[fine], window_hash(windows))
     expected = network.from_bytes(artifact.keras).predict_on_batch(windows)
@@ -103,9 +108,9 @@ def test_what_is_said_live_is_cut_from_the_windows_of_batch(site: Site) -> None:
 def test_a_query_ends_where_answers_end(site: Site) -> None:
     answer = site.query("temp", BEGIN + pd.Timedelta(LIVE, "s"))
     assert (len(answer["time"]), answer.attrs["holes"], answer.attrs["open"]) == (END - LIVE - WAIT, 0, WAIT)
-    load = np.float32(np.random.default_rng(4).normal(40, 3, END)[LIVE : END - WAIT])
-    assert 0 < (load <= 33).sum() < 20
-    assert np.array_equal(np.isfinite(answer["truth"].values[:, 0]), load > 33), "at little load it says nothing"
+    unknown = np.flatnonzero(np.isnan(answer["truth"].values[:, 0])) + LIVE
+    assert unknown.tolist() == [k for k in IDLE if LIVE <= k < END - WAIT], "at little load it says nothing"
+    assert len(unknown)
 
 
 def test_the_past_is_said_again_and_recomputed_from_the_same_windows(site: Site) -> None:
