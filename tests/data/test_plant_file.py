@@ -159,6 +159,9 @@ WRONG = [
     (HEAD + TAGS + MODEL + "lstm = { validation = 1 }", "between 0 and 1", "model.m.lstm.validation"),
     (HEAD + TAGS + MODEL + 'retrain = { promote = "never" }', '"manual"', "model.m.retrain.promote"),
     (HEAD + TAGS + MODEL + 'prepare = { "A" = ["mean 15s"] }', "multiple of the plant's period", "model.m.prepare.A"),
+    (HEAD + TAGS + MODEL + 'prepare = { "A" = ["deadband 1 15s"] }', "multiple of the plant's", "model.m.prepare.A"),
+    (HEAD + TAGS + MODEL + 'prepare = { "A" = ["deadband 0 20s"] }', '"deadband 0.5 10min"', "model.m.prepare.A"),
+    (HEAD + TAGS + MODEL + 'prepare = { "A" = ["deadband 0.5"] }', '"deadband 0.5 10min"', "model.m.prepare.A"),
     (HEAD + TAGS + MODEL + 'prepare = { "A" = ["diference"] }', '"difference"', "model.m.prepare.A"),
     (HEAD + TAGS + MODEL + 'prepare = { "B" = ["log"] }', "an input of this model", "model.m.prepare.B"),
     (HEAD + TAGS + MODEL.replace('"A"', '"Q*"'), "a glob over tags", "model.m.inputs"),
@@ -221,9 +224,11 @@ def test_a_model_name_that_triton_cannot_have_is_told_here(tmp_path: Path, name:
 
 
 def test_exact_preparation_beats_globs(tmp_path: Path) -> None:
-    model = MODEL.replace('["A"]', '["A", "B", "C"]') + 'prepare = { B = ["lag 20s", "log"], "*" = ["difference"] }\n'
+    steps = 'B = ["lag 20s", "log"], C = ["deadband 0.5 1 min"], "*" = ["difference"]'
+    model = MODEL.replace('["A"]', '["A", "B", "C"]') + f"prepare = {{ {steps} }}\n"
     prepare = load_plant(plant_file(tmp_path, HEAD + TAGS + model)).model("m").prepare
-    assert [[s.name for s in prepare[n]] for n in "ABC"] == [["difference"], ["lag", "log"], ["difference"]]
+    assert [[s.name for s in prepare[n]] for n in "ABC"] == [["difference"], ["lag", "log"], ["deadband"]]
+    assert (prepare["C"][0].low, prepare["C"][0].span_ns) == (0.5, 60 * 10**9)
     assert prepare["B"][0].span_ns == 20 * 10**9
 
 
