@@ -68,7 +68,7 @@ class Source:
                 return self.cells(numbers, begin, end)
             return _picked(self, shelf, some, numbers, begin, end)
 
-        cells = Cells.read_ahead(read, np.array(ahead, np.int64), first - rules.reach, last)
+        cells = Cells.read_ahead(read, np.array(ahead, np.int64), first - rules.reach, last + rules.wait)
         names = tuple(column_name(tag, a) for tag, a in zip(tags, ahead, strict=True))
         return replace(assess(cells, rules).rows(first, last), tags=names)
 

@@ -131,9 +131,10 @@ def _shelved(jobs: Sequence[Job]) -> list[Job]:
     """The jobs with their shelf; a single one needs none, and keeps nothing."""
     if len(jobs) == 1:
         return list(jobs)
-    begins = (j.first - j.spec.depth + 1 - Rules.of(j.spec.stored, j.spec.period_ns).reach for j in jobs)
+    rules = [Rules.of(j.spec.stored, j.spec.period_ns) for j in jobs]
+    begins = (j.first - j.spec.depth + 1 - r.reach for j, r in zip(jobs, rules, strict=True))
     ids = tuple(sorted({i for job in jobs for i in job.ids}))
-    last = jobs[0].last + max(job.spec.look_ahead for job in jobs)
+    last = jobs[0].last + max(job.spec.look_ahead for job in jobs) + max(r.wait for r in rules)
     shelf = Shelf(ids=ids, first=min(begins), last=last)
     return [replace(job, shelf=shelf) for job in jobs]
 
@@ -148,7 +149,7 @@ def _job(
     created: str,
 ) -> Job:
     spec = WindowSpec.of(model, plant)
-    first, last = _span(model, history, wish)
+    first, last = _span(model, history, wish, Rules.of(spec.stored, spec.period_ns).wait)
     return Job(
         name=model.name,
         history=history,
@@ -180,10 +181,13 @@ def left_out(retrain: RetrainSpec, grid: Grid) -> tuple[tuple[int, int], ...]:
     return tuple((grid.tick_of(begin), grid.tick_of(end - 1) + 1) for begin, end in retrain.leave_out)
 
 
-def _span(model: ModelSpec, history: History, wish: Wish) -> tuple[int, int]:
-    """Ticks of the wish, else what `retrain` says of what there is, clipped to what there is."""
+def _span(model: ModelSpec, history: History, wish: Wish, wait: int) -> tuple[int, int]:
+    """Ticks of the wish, else what `retrain` says of what there is, clipped to what there is.
+
+    The last `wait` ticks are left out: what is joined onto them has not all come, as it has when they are answered.
+    """
     grid, retrain = history.grid, model.retrain
-    first, last = history.first, history.last
+    first, last = history.first, history.last - wait
     if wish.end_ns is not None:
         last = min(last, grid.tick_of(wish.end_ns - 1) + 1)
     if wish.held_out:

@@ -42,6 +42,8 @@ class Flag(IntFlag):
     """Nothing usable: the value is withheld (NaN)."""
     HELD = 1024
     """No reading because nothing changed (on-change tags, states): the last good value holds. No fault."""
+    INVALID = 2048
+    """What the tag's `valid` asks for did not hold, or is not known: the value says nothing then."""
 
 
 FILLED = Flag.CARRIED | Flag.SUBSTITUTED

@@ -16,7 +16,7 @@ reads; knows no models.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from itertools import groupby, pairwise
@@ -75,14 +75,22 @@ class Stretch:
     last: int
     lead: int
     """Ticks before `first` that the first windows reach back."""
+    wait: int = 0
+    """Ticks that must close behind a tick before it is said."""
     ids: NDArray[np.int32]
     closes: Closes | None
-    """[last - first] the sequence that closed each tick; None where no stream did."""
+    """[last - first] the sequence with which each tick was said; None where no stream did."""
 
     @property
     def begin(self) -> int:
         """The first tick that is read."""
         return self.first - self.lead
+
+    @property
+    def closing(self) -> Stretch:
+        """The ticks with whose close those are said."""
+        wait = self.wait
+        return replace(self, first=self.first + wait, last=self.last + wait, lead=self.lead + wait)
 
     def clipped(self, closed: int) -> int:
         """What a decision means for these ticks: a ring need not hold what lies before them."""
@@ -99,15 +107,16 @@ class LaidOut:
 
 
 def lay_out(past: Past, stretch: Stretch) -> LaidOut:
-    """The entries of a log that says it all again, in order; their first decision closes what lies before `first`.
+    """The entries of a log that says it all again, in order; their first decision closes what lies before `first`
+    and what that waits for.
 
     They raise JournalError or ArchiveError when what they read was trimmed or expired meanwhile.
     """
     if stretch.closes is None:
-        return LaidOut(entries=_as_stored(past, stretch), exact=stretch.last)
+        return LaidOut(entries=_as_stored(past, stretch.closing), exact=stretch.last)
     head = _beginning(past, int(stretch.closes[0]))
     known = int(np.searchsorted(stretch.closes, head.position))
-    return LaidOut(entries=_as_it_came(past, stretch, head, known), exact=stretch.first + known)
+    return LaidOut(entries=_as_it_came(past, stretch.closing, head, known), exact=stretch.first + known)
 
 
 def _beginning(past: Past, closed_at: int) -> Head:
@@ -165,14 +174,20 @@ def _closing(parts: _Parts, stretch: Stretch, closes: Closes, opened: int) -> It
 
 
 def _copied(past: Past, stretch: Stretch, start: int) -> Iterator[Entry]:
-    """The journal from `start` on until all ticks are closed: only what the models read, and the decisions."""
+    """The journal from `start` on until all ticks are closed: only what the models read, and the decisions.
+
+    No tick is closed before it was said: other models may have made it wait for longer.
+    """
+    assert stretch.closes is not None
     wanted = np.zeros(len(past.layout), bool)
     wanted[stretch.ids] = True
     shards = set(past.layout.shard_of()[stretch.ids].tolist())
     records = past.journal.read(start, past.journal.tail)
     ahead = past.layout.ahead_of() if len(past.layout.ahead_of()) else np.zeros(len(wanted), np.int64)
-    for _, group in groupby(records, key=lambda record: record.sequence):
+    for sequence, group in groupby(records, key=lambda record: record.sequence):
         parts, closed = _kept(group, shards, partial(_only, wanted, ahead, stretch, past.grid))
+        said = stretch.first + int(np.searchsorted(stretch.closes, sequence, side="right"))
+        closed = closed if closed is None else min(closed, said)
         yield from _entries(parts, None if closed is None else _decision(stretch.clipped(closed), stretch))
         if closed is not None and closed >= stretch.last:
             return
@@ -330,8 +345,8 @@ def _long(cells: Cells, ids: NDArray[np.int32], grid: Grid, rows: NDArray[np.int
 
 
 def _decision(closed: int, stretch: Stretch) -> ClockDecision:
-    """`begin` makes a stream that is new to this log say its first tick at `first`."""
-    state = {"closed": closed, "begin": stretch.first, "sources": {}}
+    """`begin` makes a stream that is new to this log say its first tick first."""
+    state = {"closed": closed, "begin": stretch.first - stretch.wait, "sources": {}}
     return ClockDecision(closed=closed, reason="watermark", state=state)
 
 

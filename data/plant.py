@@ -25,6 +25,9 @@ def usable_name(name: str) -> bool:
     return _USABLE.fullmatch(name) is not None
 
 
+Join = Literal["last", "nearest", "linear"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tag:
     """A sensor, counter or state, or a quantity derived from them."""
@@ -49,6 +52,10 @@ class Tag:
     """How long after its event time a reading of this tag is known."""
     ahead_ns: int = 0
     """How far before its event time a reading may be known: a schedule, a forecast; 0: not before."""
+    join: Join = "last"
+    """How readings come onto the ticks: the last one of the tick's period, the nearest, the line between two."""
+    join_delay_ns: int = 0
+    """For nearest and linear: how far from the tick a reading may be, and how much later ticks are answered."""
     heartbeat_ns: int | None = None
     """Reported on change, at the latest this often: its last value holds until then."""
     scale: float = 1.0
@@ -56,20 +63,27 @@ class Tag:
     """Raw source readings become ``raw * scale + offset``."""
     expr: str | None = None
     """Derived: an expression over tag names; never stored, computed by batch and speed alike."""
+    valid: str | None = None
+    """Of a stored tag: an expression over others; where it does not hold, the value is flagged INVALID and bad."""
     aliases: tuple[str, ...] = ()
     """Former names; they keep the same id."""
+
+    @property
+    def needs(self) -> str | None:
+        """The expression that its values rest on besides its own readings; None: nothing else."""
+        return self.expr if self.expr is not None else self.valid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareStep:
     """One step of an input's preparation: a name of `windows.STEPS` and its arguments."""
 
-    name: Literal["difference", "lag", "mean", "min", "max", "std", "log", "clip", "expr"]
+    name: Literal["difference", "lag", "mean", "min", "max", "std", "deadband", "log", "clip", "expr"]
     span_ns: int = 0
-    """For lag, mean, min, max, std: how far back; a lag below 0 looks ahead."""
+    """For lag, mean, min, max, std, deadband: how far back; a lag below 0 looks ahead."""
     low: float = 0.0
     high: float = 0.0
-    """For clip."""
+    """For clip. For deadband `low` is the band."""
     text: str = ""
     """For expr: an expression over ``x``."""
 
@@ -228,6 +242,11 @@ class Plant:
     aggregates: AggregateSpec = AggregateSpec()
     sinks: Mapping[str, SinkSpec] = field(default_factory=dict)
     """By name."""
+
+    @property
+    def wait(self) -> int:
+        """Ticks that its longest join waits for."""
+        return max((tag.join_delay_ns for tag in self.tags.values()), default=0) // self.period_ns
 
     def model(self, name: str) -> ModelSpec:
         """The model called `name`.

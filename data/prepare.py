@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -156,6 +157,8 @@ def _apply(columns: _Columns, step: PrepareStep, back: int) -> _Columns:
             return _lagged(columns, back)
         case "mean" | "min" | "max" | "std":
             return _rolled(columns, ROLLING[step.name], back + 1)
+        case "deadband":
+            return _rolled(columns, partial(_held, band=step.low), back + 1)
         case "log":
             return replace(columns, x=_each(x, "log(x)"))
         case "clip":
@@ -231,6 +234,20 @@ def _min(x: NDArray[np.float64], n: int) -> NDArray[np.float64]:
 
 def _max(x: NDArray[np.float64], n: int) -> NDArray[np.float64]:
     return -_min(-x, n)
+
+
+def _held(x: NDArray[np.float64], n: int, *, band: float) -> NDArray[np.float64]:
+    """The value of each span's oldest row, until one is more than `band` away: then that one, and so on.
+
+    A dead-band that began with the readings would depend on all of them; this one depends on the span alone.
+    """
+    held = _row(x, n, n - 1).copy()
+    undefined = np.isnan(held)
+    for age in range(n - 2, -1, -1):
+        row = _row(x, n, age)
+        undefined |= np.isnan(row)  # by the step before: it must not be passed over
+        held = np.where(np.abs(row - held) > band, row, held)
+    return np.where(undefined, np.nan, held)
 
 
 ROLLING: dict[str, Rolling] = {"mean": _mean, "min": _min, "max": _max, "std": _std}

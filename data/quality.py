@@ -2,8 +2,8 @@
 
 Batch calls `assess` on years, the speed layer on the last rows of its ring,
 and both must get the same bits. So memory is finite: row i of the result
-depends on rows i - reach .. i alone, and what lies before the block counts as
-no reading. Running state enters only as row *indices* (exact integers), never
+depends on rows i - reach .. i alone (.. i + wait, where a tag is joined), and
+what lies outside the block counts as no reading. Running state enters only as row *indices* (exact integers), never
 as sums.
 
 The checks (range, rate, flat) judge the reading itself, before a counter's
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from penstock.data.block import FILLED, Block, Flag
 from penstock.data.frame import BAD, Float
 from penstock.data.grid import LATE, PRESENT, STATUS, Cells
+from penstock.data.joining import join
 from penstock.data.rules import Rules
 
 __all__ = ["FILLED", "Block", "Flag", "Rules", "assess", "assess_last"]
@@ -43,7 +44,7 @@ Look = Callable[[int, NDArray[np.intp]], Cells]
 
 
 def assess(cells: Cells, rules: Rules) -> Block:
-    """The same rows with usable values and flags; the caller drops the first `rules.reach`.
+    """The same rows with usable values and flags; the caller drops the first `rules.reach` and the last `rules.wait`.
 
     `cells` is [k, m] float32 or float64 with the columns of `rules`. Values come out as float32 [k, m],
     NaN exactly where flagged BAD.
@@ -57,7 +58,8 @@ def assess(cells: Cells, rules: Rules) -> Block:
     believed = readable & np.greater_equal(cells.values, low) & np.less_equal(cells.values, high)
     _mark(flags, readable & ~believed, Flag.RANGE)
     good = believed & ~_jumps(cells, believed, rules, flags) & ~_stuck(cells.values, readable, rules, flags)
-    values = _fill(cells.values, present, good, rules, flags)
+    raw, present, good = _joined(cells, present, good, rules, flags)
+    values = _fill(raw, present, good, rules, flags)
     return Block(first=cells.first, tags=rules.tags, values=values, flags=flags)
 
 
@@ -66,7 +68,7 @@ def assess_last(look: Look, rules: Rules, first: int, last: int, *, looks: tuple
 
     Most readings differ from the one before and are good: a few rows settle them, where a rule for stuck sensors may
     reach back thousands. Columns that those leave open are looked at again from further back, and at last from
-    `rules.reach` before.
+    `rules.reach` before. What `look` gives ends `rules.wait` ticks behind `last`.
     """
     m, (back, longer) = len(rules.tags), looks
     values, flags = np.empty((last - first, m), np.float32), np.empty((last - first, m), np.uint16)
@@ -76,9 +78,10 @@ def assess_last(look: Look, rules: Rules, first: int, last: int, *, looks: tuple
         back = min(back, part.reach)
         cells = look(first - back, left)
         block = assess(cells, part)
-        settled = _settled(cells.values, block.flags, part)[back:].all(axis=0)
+        rows = slice(back, back + last - first)
+        settled = _settled(cells.values, block.flags, part)[rows].all(axis=0)
         done = left[settled]
-        values[:, done], flags[:, done] = block.values[back:, settled], block.flags[back:, settled]
+        values[:, done], flags[:, done] = block.values[rows, settled], block.flags[rows, settled]
         left, back = left[~settled], max(1, back) * longer
     return Block(first=first, tags=rules.tags, values=values, flags=flags)
 
@@ -87,7 +90,8 @@ def _settled(values: Float, flags: Flags, rules: Rules) -> Mask:
     """[k, m] rows that earlier rows than these could not change.
 
     With fewer rows a reading is called good too often, never too seldom. So the newest good one is the right one
-    where its own judgement stands, and what is filled from it is right too.
+    where its own judgement stands, and what is filled from it is right too. Of joined readings it is not asked: their
+    flags tell of ticks.
     """
     rows = np.arange(len(flags), dtype=np.int32)[:, None]
     read, good = (flags & UNREAD) == 0, (flags & UNFIT) == 0
@@ -95,7 +99,8 @@ def _settled(values: Float, flags: Flags, rules: Rules) -> Mask:
     judged = ~read | (rows >= rules.judged) | moved
     newest = _newest(good)
     source = np.where(rules.counter & good, _before(newest, 1), newest)
-    settled: Mask = (judged & (source >= 0) & _pick(judged, source)) | (rows >= rules.reaches)
+    own = rules.joined == 0
+    settled: Mask = (own & judged & (source >= 0) & _pick(judged, source)) | (rows >= rules.reaches)
     return settled
 
 
@@ -152,6 +157,22 @@ def _stuck(values: Float, readable: Mask, rules: Rules, flags: Flags) -> Mask:
     result[:, at] = read & (began >= 0) & (began >= rows - flat - gap) & (_newest(changed) <= began)
     _mark(flags, result, Flag.FLAT)
     return result
+
+
+def _joined(cells: Cells, present: Mask, good: Mask, rules: Rules, flags: Flags) -> tuple[Float, Mask, Mask]:
+    """Values, what is there and what is good of it: of joined tags at the ticks, of the others as they were read.
+
+    A joined tag is missing where no reading comes onto the tick, whatever its own cell holds.
+    """
+    at = np.flatnonzero(rules.joined > 0)
+    if not len(at):
+        return cells.values, present, good
+    found = join(cells.values[:, at], cells.offset[:, at], good[:, at], linear=rules.linear[at], bound=rules.joined[at])
+    there = ~np.isnan(found)
+    raw, present, good = cells.values.copy(), present.copy(), good.copy()
+    raw[:, at], present[:, at], good[:, at] = found, there, there
+    flags[:, at] = (flags[:, at] & ~np.uint16(Flag.MISSING)) | ~there * np.uint16(Flag.MISSING)
+    return raw, present, good
 
 
 def _changed(values: Float, read: Mask, newest: Rows) -> Mask:

@@ -40,6 +40,10 @@ class Rules:
     """Stands in when nothing else does; NaN: none."""
     counter: NDArray[np.bool_]
     """The value is the difference from the previous reading."""
+    joined: NDArray[np.int32]
+    """Ticks before and behind a tick in which a reading may lie that comes onto it; 0: only the tick's own counts."""
+    linear: NDArray[np.bool_]
+    """Where joined: the line between two readings, else the nearest one."""
 
     @classmethod
     def of(cls, tags: Sequence[Tag], period_ns: int) -> Rules:
@@ -64,6 +68,8 @@ class Rules:
             stale=np.array([-1 if h is None else h for h in heartbeat], np.int32),
             substitute=np.array([np.nan if t.substitute is None else t.substitute for t in tags], np.float32),
             counter=np.array([t.kind == "counter" for t in tags], np.bool_),
+            joined=np.array([0 if t.join == "last" else max(1, ticks(t.join_delay_ns)) for t in tags], np.int32),
+            linear=np.array([t.join == "linear" for t in tags], np.bool_),
         )
 
     @property
@@ -78,13 +84,22 @@ class Rules:
 
     @property
     def reaches(self) -> NDArray[np.int32]:
-        """[m] ticks needed before a row: judging a reading, then bridging from it."""
-        return self.judged + np.maximum(self.bridge, self.stale)
+        """[m] ticks needed before a row: judging a reading, putting it onto ticks, then bridging from it."""
+        return self.judged + self.joined + np.maximum(self.bridge, self.stale)
 
     @property
     def reach(self) -> int:
         """Ticks needed before the first row wanted: the most of any tag."""
         return int(self.reaches.max()) if self.tags else 0
+
+    @property
+    def wait(self) -> int:
+        """Ticks needed behind the last row wanted: the most of any tag."""
+        return int(self.joined.max()) if self.tags else 0
+
+    def as_read(self) -> Rules:
+        """The same without joins: each reading in its own cell."""
+        return replace(self, joined=np.zeros_like(self.joined))
 
     def only(self, at: NDArray[np.intp]) -> Rules:
         """The rules of the columns `at`."""

@@ -16,10 +16,9 @@ from penstock.data.window_spec import WindowSpec
 def form_of(spec: WindowSpec) -> Hashable:
     """Everything that `prepare` and `cut` go by, with a tag's place among `base` and `derived` for its name."""
     stored = dict.fromkeys(t.name for t in spec.base_tags)
-    place = {name: i for i, name in enumerate([*stored, *(t.name for t in spec.derived)])}
-
+    place = {name: i for i, name in enumerate(dict.fromkeys([*stored, *(t.name for t in spec.derived)]))}
     features = tuple((place[f.tag], f.lag, f.steps) for f in spec.features)
-    derived = tuple((_placed(t.expr, place), t.range) for t in spec.derived)
+    derived = tuple((place[t.name], _placed(t.expr, place), t.range, _placed(t.valid, place)) for t in spec.derived)
     columns = tuple((place[t.name], ahead) for t, ahead in zip(spec.base_tags, spec.base_ahead, strict=True))
     rows = spec.period_ns, spec.length, spec.stride, spec.every, columns
     return rows, features, derived, _placed(spec.when, place)

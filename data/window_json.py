@@ -19,8 +19,8 @@ Spec = TypeVar("Spec")
 
 FORMAT = 1
 LISTS = ("base_tags", "truth_tags", "derived")
-YOUNGER = {"ahead_ns": 0}
-"""Fields of tags that cards of this format may lack, and what they meant by it."""
+ADDED: Mapping[str, Any] = {"ahead_ns": 0, "join": "last", "join_delay_ns": 0, "valid": None}
+"""Keys of a tag that cards written before they existed lack, and what was always so then."""
 
 
 def dump(spec: Any) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def _write(bound: float) -> float | str:
 
 
 def _tag(found: Mapping[str, Any]) -> Tag:
-    found = YOUNGER | dict(found)
+    found = {**ADDED, **found}
     _known(Tag, found)
     bounds = found["range"]
     low_high = (_read(bounds[0]), _read(bounds[1])) if bounds else None

@@ -145,6 +145,11 @@ class WindowSpec:
         return self.look_back + Rules.of(self.stored, self.period_ns).reach
 
     @property
+    def wait(self) -> int:
+        """Ticks that must close behind a tick before it is answered: joined tags need readings from there."""
+        return Rules.of(self.base_tags, self.period_ns).wait
+
+    @property
     def depth(self) -> int:
         """Rows of an assessed block that one window needs; the last is the window's own tick."""
         return (self.length - 1) * self.stride + 1 + self.look_back
@@ -170,7 +175,7 @@ def look_back(step: PrepareStep, period_ns: int, stride: int) -> int:
             return stride
         case "lag":
             return max(0, -(-step.span_ns // period_ns))  # a negative one is in where the tag is read
-        case "mean" | "min" | "max" | "std":
+        case "mean" | "min" | "max" | "std" | "deadband":
             return max(0, -(-step.span_ns // period_ns) - 1)
         case _:
             return 0
@@ -212,10 +217,12 @@ def _past(tag: Tag, lag: int) -> Feature:
 def _lag(target: Tag, model: ModelSpec, plant: Plant) -> int:
     """Neither before it is known, nor later than one step before the predicted time.
 
-    A derived target is known when the last of what it is computed from is.
+    A derived target is known when the last of what it is computed from is. A joined one comes from readings up to
+    its `join_delay` later, which must not be newer either.
     """
-    delay = max(t.truth_delay_ns for t in (target, *stored_tags([target.name], plant.tags)))
-    return -(-max(delay, model.step_ns - model.horizon_ns) // plant.period_ns)
+    stored = (target, *stored_tags([target.name], plant.tags))
+    delay, joined = max(t.truth_delay_ns for t in stored), max(t.join_delay_ns for t in stored)
+    return -(-(max(delay, model.step_ns - model.horizon_ns) + joined) // plant.period_ns)
 
 
 def _ticks(model: ModelSpec, plant: Plant, key: str) -> int:

@@ -6,6 +6,7 @@ Reads files and nothing else: no server has to run for a query.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,16 +100,28 @@ def query(desk: Desk, model: str, spec: WindowSpec, first: int, last: int, *, st
     )
 
 
-def newest_answered(desk: Desk, model: str) -> tuple[int, int]:
+def newest_answered(desk: Desk, model: str, wait: int) -> tuple[int, int]:
     """(one past the newest tick that can have an answer, how many stored ones lie behind it).
 
-    A tick that the stream's clock has not closed has none yet, unless it was recomputed: it is no hole.
+    A tick that the stream's clock has not closed has none yet, unless it was recomputed: it is no hole. Nor is
+    one that waits for joined tags: `wait` is how many ticks the plant's longest join takes.
     """
     newest, clock, view = desk.newest(), desk.journal.clock(), desk.batch(model)
     if clock is None:
-        return newest, 0
-    answered = min(newest, max(clock.closed, view.seam if view is not None else clock.closed))
+        return newest - wait, wait
+    closed = max(clock.closed - wait, _said_until(desk)) if wait else clock.closed
+    answered = min(newest, max(closed, view.seam if view is not None else closed))
     return answered, newest - answered
+
+
+def _said_until(desk: Desk) -> int:
+    """One past the newest tick said; far back where nothing was."""
+    view = desk.speed()
+    if view is None:
+        return -(2**62)
+    with closing(view):
+        tick = view.last_tick()
+    return -(2**62) if tick is None else tick + 1
 
 
 def persistence(desk: Desk, spec: WindowSpec, ends: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -130,7 +143,8 @@ def _assessed(desk: Desk, spec: WindowSpec, first: int, last: int) -> tuple[Bloc
     """Ticks first..last-1 of the tags that the targets need, judged, and as stored."""
     rules = Rules.of(spec.truth_tags, spec.period_ns)
     ids = np.array([desk.ids[tag.name] for tag in spec.truth_tags], np.int32)
-    cells = cells_now(desk.archive, desk.journal, desk.layout, desk.grid, ids, first - rules.reach, last)
+    begin, end = first - rules.reach, last + rules.wait
+    cells = cells_now(desk.archive, desk.journal, desk.layout, desk.grid, ids, begin, end)
     return assess(cells, rules).rows(first, last), cells.rows(first, last)
 
 

@@ -95,6 +95,7 @@ def compare(
     begin, stop = site.span(start, end)
     grid = site.readings.grid
     first, last = grid.tick_of(begin), grid.tick_of(stop - 1) + 1
+    last = max(first, min(last, site.desk().newest() - site.plant.wait))  # behind it joined tags are not all there
     source = _source(site, snapshot)
     base = _rivals(site, source, lead, spec, (first, last), ridge="ridge" in chosen)
     said: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}

@@ -102,7 +102,7 @@ class _Part:
         self.at = at
         """[m] where each tag is among all."""
         self._grid = site.readings.grid
-        self._rules = Rules.of(tags, self._grid.period_ns)
+        self._rules = Rules.of(tags, self._grid.period_ns).as_read()
         self._followed = Followed(site.readings, site.journal, ids, double=double)
         self._back = max(self._rules.reach + 16, min(LOOK_BACK, MOST_CELLS // len(ids)))
 

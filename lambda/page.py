@@ -216,7 +216,7 @@ def _stretch(site: Site, tag: str, start_ns: int, end_ns: int, buckets: int) -> 
 
 def _block(site: Site, desk: answers.Desk, tag: str, first: int, last: int, size: int) -> tuple[Any, Any, Any]:
     """(ticks, values, ticks of buckets with bad readings) of ticks first..last-1."""
-    rules = Rules.of([site.plant.tags[tag]], desk.grid.period_ns)
+    rules = Rules.of([site.plant.tags[tag]], desk.grid.period_ns).as_read()
     ids = np.array([desk.ids[tag]], np.int32)
     cells = cells_now(desk.archive, desk.journal, desk.layout, desk.grid, ids, first - rules.reach, last)
     judged = assess(cells, rules).rows(first, last)

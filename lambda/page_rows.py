@@ -87,7 +87,7 @@ class Rows:
         if not len(made):
             return assess(self._cells.read(len(desk.layout), 0, 0), self._rules)
         first, last = int(made[0]) - max(self.spec.lags), int(made[-1]) + self.spec.horizon + 1
-        cells = self._cells.read(len(desk.layout), first - self._rules.reach, last)
+        cells = self._cells.read(len(desk.layout), first - self._rules.reach, last + self._rules.wait)
         return assess(cells, self._rules).rows(first, last)
 
 

@@ -144,7 +144,11 @@ def _written(site: Site, journal: Journal, piece: Piece, specs: Sequence[WindowS
         late=late_list(site.folder / "journal"),
         revised=late_list(site.folder / "journal", table=REVISED),
     )
-    laid = lay_out(past, Stretch(first=piece.first, last=piece.last, lead=lead_of(specs), ids=ids, closes=piece.closes))
+    wait = max(spec.wait for spec in specs)
+    stretch = Stretch(
+        first=piece.first, last=piece.last, lead=lead_of(specs), wait=wait, ids=ids, closes=piece.closes
+    )  # fmt: skip
+    laid = lay_out(past, stretch)
     while entries := list(islice(laid.entries, GROUP)):
         journal.append(entries)
     return laid.exact

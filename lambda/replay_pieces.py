@@ -40,7 +40,7 @@ class Piece:
     first: int
     last: int
     closes: NDArray[np.int64] | None
-    """[last - first] journal sequences that closed the ticks; None where no stream did."""
+    """[last - first] journal sequences with which the ticks were said; None where no stream did."""
     cast: Mapping[str, int]
     """Version by model name."""
 
@@ -71,12 +71,18 @@ def lead_of(specs: Sequence[WindowSpec]) -> int:
 
 def _ticks(site: Site, start: Moment, end: Moment) -> tuple[int, int]:
     """Ticks made in the span; without an end up to the newest closed one."""
-    grid, clock, newest = site.readings.grid, site.journal.clock(), site.desk().newest()
-    begin, stop = site.span(start, end, newest=newest if clock is None else min(newest, clock.closed))
+    grid, newest = site.readings.grid, site.desk().newest()
+    begin, stop = site.span(start, end, newest=_closed(site))
     first, last = (-(-(at - grid.origin_ns) // grid.period_ns) for at in (begin, stop))
     if first >= min(last, newest):
         raise QueryError("no tick of this span holds readings; `penstock status` says from when to when there are some")
     return first, min(last, newest)
+
+
+def _closed(site: Site) -> int:
+    """One past the newest tick with readings that no stream waits for."""
+    clock, newest = site.journal.clock(), site.desk().newest()
+    return newest if clock is None else min(newest, clock.closed)
 
 
 def _named(site: Site, text: str) -> tuple[str, int | None]:
@@ -137,6 +143,9 @@ def _bounded(site: Site, piece: Piece) -> Iterator[Piece]:
     """Pieces whose logs are of bounded size, and long beside what each reads of the time before it."""
     specs = [WindowSpec.from_json(site.models.card(n, v)["spec"]) for n, v in piece.cast.items()]
     tags = {tag.name for spec in specs for tag in spec.base_tags}
+    if piece.closes is None:  # of the newest ticks not all is known that is joined onto them
+        known = _closed(site) - max(spec.wait for spec in specs)
+        piece = piece.part(piece.first, max(piece.first, min(piece.last, known)))
     most = max(LEAST_TICKS, 4 * lead_of(specs), MOST_CELLS // max(1, len(tags)))
     for first in range(piece.first, piece.last, most):
         yield piece.part(first, min(first + most, piece.last))

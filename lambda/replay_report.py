@@ -139,10 +139,10 @@ class _Judged:
 
     @classmethod
     def of(cls, site: Site, said: Said, late: Sequence[LateRange]) -> _Judged:
-        live, reach = beside(said.again, said.live), lead_of([said.spec])
+        live, reach, wait = beside(said.again, said.live), lead_of([said.spec]), said.spec.wait
         ids = site.registry.lookup()
         shards = {int(site.layout().shard_of()[ids[t.name]]) for t in said.spec.base_tags if t.name in ids}
-        begin, end = said.piece.first - reach, said.piece.last + said.spec.look_ahead
+        begin, end = said.piece.first - reach, said.piece.last + max(said.spec.look_ahead, wait)
         near = [r for r in late if r.shard in shards and r.t0 < end and r.t1 > begin]
         return cls(
             said=said, live=live, late=near, truth=truth_at(site.desk(), said.spec, said.again.ticks),
@@ -190,7 +190,8 @@ class _Judged:
 
     def _named(self, site: Site, first: int, last: int) -> list[dict[str, Any]]:
         reach = lead_of([self.said.spec])
-        touching = [r for r in self.late if r.t0 <= last + self.said.spec.look_ahead and r.t1 > first - reach]
+        onward = max(self.said.spec.look_ahead, self.said.spec.wait)
+        touching = [r for r in self.late if r.t0 <= last + onward and r.t1 > first - reach]
         return [
             {"source": r.source, "from": _time(site, r.t0), "to": _time(site, r.t1), "readings": r.count}
             for r in touching
@@ -237,10 +238,10 @@ def judged(again: SaidRows, live: SaidRows, scale: NDArray[np.float32], touched:
 
 def _touched(said: Said, late: Sequence[LateRange], reach: int) -> NDArray[np.bool_]:
     """[n] ticks that are not in the journal's own order and whose windows late readings, or revisions, touch."""
-    ticks = said.again.ticks
+    ticks, onward = said.again.ticks, max(said.spec.look_ahead, said.spec.wait)
     touched = np.zeros(len(ticks), bool)
     for r in late:
-        touched[np.searchsorted(ticks, r.t0 - said.spec.look_ahead) : np.searchsorted(ticks, r.t1 + reach)] = True
+        touched[np.searchsorted(ticks, r.t0 - onward) : np.searchsorted(ticks, r.t1 + reach)] = True
     return touched & (ticks < said.exact)
 
 

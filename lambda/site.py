@@ -286,14 +286,20 @@ class Site:
         return [self.models.load(name, v).card for name in self.models.names() for v in self.models.versions(name)]
 
     def recompute(self, name: str, start: Moment = None, end: Moment = None) -> dict[str, Any]:
-        """Bring the batch view of a model's champion up: ticks from `start` to `end`, where the seam then lies."""
+        """Bring the batch view of a model's champion up: ticks from `start` to `end`, where the seam then lies.
+
+        It lies no later than where all is known that comes onto the ticks before it.
+        """
         begin, stop = self.span(start, end)
         champion = self.models.champion(name)
         if champion is None:
             raise ModelNotFound(f"{name}: is not live; do: penstock deploy {name}")
-        tick = self.readings.grid.tick_of
+        grid, artifact = self.readings.grid, self.models.load(name, champion)
+        first, seam = grid.tick_of(begin), grid.tick_of(stop)
+        if (wait := WindowSpec.from_json(artifact.card["spec"]).wait) and seam > (known := self.desk().newest() - wait):
+            seam, stop = max(first, known), grid.time(max(first, known))
         pipeline.write_batch_view(
-            self.parts.client(), self.desk(), self.models.load(name, champion), tick(begin), tick(stop),
+            self.parts.client(), self.desk(), artifact, first, seam,
             older_than_ns=time.time_ns() - self.settings.retention.snapshots_ns, hatch=self.parts.hatch(),
         )  # fmt: skip
         return {"recomputed": f"{name}@{champion}", "from": str(pd.Timestamp(begin)), "seam": str(pd.Timestamp(stop))}
@@ -361,7 +367,7 @@ class Site:
         """
         spec = self.spec(name)
         desk = self.desk()
-        newest, open_ticks = answers.newest_answered(desk, name)
+        newest, open_ticks = answers.newest_answered(desk, name, max(spec.wait, self.plant.wait))
         begin, stop = self.span(start, end, newest=newest + spec.horizon)
         grid = self.readings.grid
         first = -(-(begin - grid.origin_ns) // grid.period_ns)

@@ -61,7 +61,7 @@ class Closes:
         self._said: int | None = None
 
     def close(self, closed: int, now_s: float) -> None:
-        """Ticks below `closed` are closed. What was closed before the first call is not measured."""
+        """Ticks below `closed` can be said. What was closed before the first call is not measured."""
         if self._closed is not None and closed > self._closed:
             self._waiting.append((self._closed, closed, now_s))
         self._closed = closed

@@ -92,7 +92,7 @@ class Following:
     async def run(
         self, tell: Callable[[tuple[Spoken, ...]], None], done: Callable[[int], bool]
     ) -> PlanTooSmall | Broken | str | None:
-        """Say tick after tick; `done` is asked with the next tick whenever nothing can be said.
+        """Say tick after tick; `done` is asked with `due` whenever nothing can be said.
 
         Ends with None when it says yes, or with what makes a new reading necessary: a larger plan, a part
         of the graph that has died, or the reason of a failure. Raises SiteError when the view cannot be written.
@@ -109,7 +109,7 @@ class Following:
                 if spoken:
                     self.tick = spoken[-1].tick + 1
                     tell(spoken)
-                elif done(self.tick):
+                elif done(self.due):
                     return None
                 elif self.trouble is None:
                     await _rung(self._arrived)
@@ -126,6 +126,16 @@ class Following:
                 feed.cancel()
             await asyncio.gather(*feeds, return_exceptions=True)
             self._graph.close()
+
+    @property
+    def wait(self) -> int:
+        """Ticks that must close behind a tick before it is said."""
+        return self._plan.wait
+
+    @property
+    def due(self) -> int:
+        """The tick with whose close the next one can be said."""
+        return self.tick + self.wait
 
     @property
     def resubmitted(self) -> int:

@@ -52,6 +52,8 @@ class ShardPlan:
     columns: tuple[Column, ...]
     depth: int
     """Assessed rows that the deepest window needs, its own tick included."""
+    wait: int = 0
+    """Ticks that must close behind a tick before its rows go out; of all shards the same, so that they go together."""
 
     @cached_property
     def rules(self) -> Rules:
@@ -136,6 +138,8 @@ class ReadPlan:
     shards: tuple[ShardPlan, ...]
     """Ascending; at least one, so that ticks close even where no model reads anything."""
     depth: int
+    wait: int
+    """Ticks that must close behind a tick before it is said: the most that any model needs."""
 
     @classmethod
     def of(cls, specs: Sequence[WindowSpec], resolve: Resolve, layout: Layout, grid: Grid) -> ReadPlan:
@@ -143,15 +147,16 @@ class ReadPlan:
         read = list(dict.fromkeys(pair for spec in specs for pair in read_by(spec)))
         ids = resolve([tag.name for tag, _ in read]) if read else np.empty(0, np.int32)
         depth = max((spec.depth for spec in specs), default=1)
+        wait = Rules.of([tag for tag, _ in read], grid.period_ns).wait
         shard_of = layout.shard_of()
         by_shard: dict[int, list[Column]] = {}
         for (tag, ahead), i in zip(read, ids.tolist(), strict=True):
             by_shard.setdefault(int(shard_of[i]) if i >= 0 else 0, []).append(Column(id=i, tag=tag, ahead=ahead))
         shards = tuple(
-            ShardPlan(shard=s, dtype=layout.dtype(s), grid=grid, columns=tuple(c), depth=depth)
+            ShardPlan(shard=s, dtype=layout.dtype(s), grid=grid, columns=tuple(c), depth=depth, wait=wait)
             for s, c in sorted((by_shard or {0: []}).items())
         )
-        return cls(shards=shards, depth=depth)
+        return cls(shards=shards, depth=depth, wait=wait)
 
     def covers(self, specs: Sequence[WindowSpec]) -> bool:
         """Whether windows of all `specs` can be cut from what this plan reads."""

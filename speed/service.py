@@ -173,7 +173,7 @@ class Service:
             self._intake_done = True
 
     def _appended(self) -> None:
-        if (closed := self._intake.clock.closed) is not None:
+        if (closed := self._sayable()) is not None:
             self._closes.close(closed, time.monotonic())
         if self._following is not None:
             self._following.ring()
@@ -181,10 +181,15 @@ class Service:
     def _may_read(self) -> bool:
         """No, while closed ticks wait to be said and the log has grown long meanwhile."""
         closed, following = self._intake.clock.closed, self._following
-        if closed is None or (following is not None and following.tick >= closed):
+        if closed is None or (following is not None and following.due >= closed):
             return True
         said = self._begun_at if self._said_position is None else self._said_position
         return self._journal.tail - said < LEAD
+
+    def _sayable(self) -> int | None:
+        """Ticks below can be said, as far as the log goes."""
+        closed, following = self._intake.clock.closed, self._following
+        return closed if closed is None or following is None else closed - following.wait
 
     # Out of the journal
 
@@ -262,13 +267,13 @@ class Service:
             counts.members.update(zip(names, s.versions.tolist(), strict=True))
             self._setup.on_tick(s)
 
-    def _done(self, tick: int) -> bool:
+    def _done(self, due: int) -> bool:
         if not self._intake_done:
             return False
         if self._stopped_at is not None and time.monotonic() - self._stopped_at > DRAIN_S:
             return True
         decision = self._journal.clock()
-        return decision is None or tick >= decision.closed
+        return decision is None or due >= decision.closed
 
     # Beside it
 
@@ -287,13 +292,13 @@ class Service:
         self._workers |= set(client.scheduler_info(n_workers=-1)["workers"])
 
     def _write_status(self) -> None:
-        following, clock, now_ns, counts = self._following, self._intake.clock, self._setup.now(), self._counts
+        following, now_ns, counts = self._following, self._setup.now(), self._counts
         self.told = status = Status(
             pid=os.getpid(),
             written_ns=now_ns,
             tail=self._journal.tail,
             archived=self._upkeep.archived,
-            closed=clock.closed,
+            closed=self._sayable(),
             next_tick=None if following is None else following.tick,
             members=dict(counts.members),
             backlog=0 if following is None else following.backlog(),

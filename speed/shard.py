@@ -54,10 +54,10 @@ class Rows:
     """Assessed rows that *replace* the receiver's from `block.first` on."""
 
     closed: int
-    """They hold ticks below; valid when tick ``closed - 1`` closes."""
+    """They hold ticks below; valid when tick ``closed - 1`` may be said: it is closed, and `wait` ticks behind it."""
     block: Block
     closes: tuple[tuple[int, int], ...]
-    """(closed, sequence) of the decisions joined in here, ascending; none for a correction of closed ticks."""
+    """(as `closed`, sequence) of the decisions joined in here, ascending; none for a correction of closed ticks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,8 +112,8 @@ def fold(ring: Rings, records: Iterable[Record], plan: ShardPlan, begin: int | N
     Closes between which nothing late came are joined: each tick's rows are then the same as at its own
     close. Before a late reading is folded in, what was closed without it goes out.
     """
-    depth, chunk = plan.depth, max(64, CHUNK_CELLS // max(1, len(plan.columns)))
-    first = ring.closed if begin is None else begin
+    depth, wait, chunk = plan.depth, plan.wait, max(64, CHUNK_CELLS // max(1, len(plan.columns)))
+    first = _complete(ring, plan) if begin is None else begin
     closes: list[tuple[int, int]] = []
     corrected = False
     for record in records:
@@ -122,22 +122,28 @@ def fold(ring: Rings, records: Iterable[Record], plan: ShardPlan, begin: int | N
             if late is not None and ring.closed is not None and first is not None:
                 if closes:
                     yield _rows(ring, plan, first, closes)
-                    first, closes = ring.closed, []
-                first, corrected = min(first, max(late, ring.closed - depth)), True
+                    first, closes = ring.closed - wait, []
+                first, corrected = min(first, max(late, ring.closed - depth) - wait), True
             ring.put(record.readings)
         elif record.clock is not None:
             for closed in _stages(ring.closed, record.clock.closed, chunk):
-                first = closed - depth if first is None else first
+                done = closed - wait
+                first = done - depth if first is None else first
                 ring.hold_from(first - plan.reach)
                 ring.close(closed)
-                closes.append((closed, record.sequence))
-                if closed - first >= chunk:
+                closes.append((done, record.sequence))
+                if done - first >= chunk:
                     yield _rows(ring, plan, first, closes)
-                    first, closes = closed, []
+                    first, closes = done, []
                 corrected = False
     if closes or (corrected and ring.closed is not None):
         assert first is not None
         yield _rows(ring, plan, first, closes)
+
+
+def _complete(ring: Rings, plan: ShardPlan) -> int | None:
+    """Ticks below have all that is joined onto them; None before the first decision."""
+    return None if ring.closed is None else ring.closed - plan.wait
 
 
 def _stages(start: int | None, stop: int, chunk: int) -> Iterator[int]:
@@ -149,11 +155,11 @@ def _stages(start: int | None, stop: int, chunk: int) -> Iterator[int]:
 
 
 def _rows(ring: Rings, plan: ShardPlan, first: int, closes: list[tuple[int, int]]) -> Rows:
-    closed = ring.closed
+    closed = _complete(ring, plan)
     assert closed is not None
 
     def look(begin: int, columns: NDArray[np.intp]) -> Cells:
-        return ring.look(plan, columns, begin, closed)
+        return ring.look(plan, columns, begin, closed + plan.wait)
 
     return Rows(closed=closed, block=assess_last(look, plan.rules, min(first, closed), closed), closes=tuple(closes))
 
@@ -218,7 +224,7 @@ def _catch_up(kept: _Kept, step: Step, plan: ShardPlan, journal: Records) -> int
             kept.ring.put(record.readings)
         elif record.clock is not None:
             kept.ring.close(record.clock.closed)
-    return step.want if step.want is not None else kept.ring.closed
+    return step.want if step.want is not None else _complete(kept.ring, plan)
 
 
 def _build(step: Step, plan: ShardPlan, journal: Records, archive: Stored) -> _Kept | None:
@@ -228,7 +234,7 @@ def _build(step: Step, plan: ShardPlan, journal: Records, archive: Stored) -> _K
     anchor = closed if closed is not None else _first_close(journal, step)
     if anchor is None:
         return None
-    lead = plan.depth + plan.reach
+    lead = plan.depth + plan.reach + plan.wait
     floor = anchor - lead if step.want is None else min(anchor - lead, step.want - plan.reach)
 
     def build(ids: NDArray[np.int32]) -> Ring:

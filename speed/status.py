@@ -73,7 +73,7 @@ class Status:
     archived: int
     """The archive holds all sequences below."""
     closed: int | None
-    """Ticks below are closed."""
+    """Ticks below are closed, and what is joined onto them has come."""
     next_tick: int | None
     """The next tick to be said."""
     members: Mapping[str, int]

@@ -22,6 +22,7 @@ from penstock.data.plants.model_table import Scope, read_model
 from penstock.data.plants.sink_table import read_sinks
 from penstock.data.plants.source_table import read_sources
 from penstock.data.plants.tables import Mistakes, Table, dotted, near_name, shown
+from penstock.data.plants.tag_checks import check_conditions, check_joins
 from penstock.data.plants.tag_file import read_tag_file
 from penstock.data.plants.tag_table import Assets, read_tags
 from penstock.data.plants.templates import RANGE, Names, expand_range, substituted
@@ -62,6 +63,8 @@ def _parse(path: Path) -> tuple[Plant, list[Mistake]]:
     assets = _assets(root.sub("assets"))
     tags = _tags(root, assets, path.parent, mistakes)
     check_ahead(tags, period_ns, mistakes)
+    check_joins(tags, period_ns, mistakes)
+    check_conditions(tags, mistakes)
     scope = Scope(
         folder=path.parent,
         period_ns=period_ns,

@@ -7,8 +7,11 @@ from penstock.data.expressions import names as names_in
 from penstock.data.plant import PrepareStep
 from penstock.errors import ExpressionError
 
-STEPS = ("difference", "lag", "mean", "min", "max", "std", "log", "clip", "expr")
-ALLOWED = '"difference", "lag 2h" (or "lag -2h"), "mean 10min" (or min, max, std), "log", "clip 0 100" or "expr x * 2"'
+STEPS = ("difference", "lag", "mean", "min", "max", "std", "deadband", "log", "clip", "expr")
+ALLOWED = (
+    '"difference", "lag 2h" (or "lag -2h"), "mean 10min" (or min, max, std), "deadband 0.5 10min", "log", "clip 0 100" '
+    'or "expr x * 2"'
+)
 
 
 def parse_step(text: str) -> PrepareStep:
@@ -28,6 +31,10 @@ def parse_step(text: str) -> PrepareStep:
                 span_ns = parse_duration(" ".join(words))
                 if span_ns:
                     return PrepareStep(name=name, span_ns=span_ns)
+            case "deadband", [band, _, *_] if 0 < float(band) < float("inf"):
+                span_ns = parse_duration(" ".join(words[1:]))
+                if span_ns:
+                    return PrepareStep(name="deadband", span_ns=span_ns, low=float(band))
             case "clip", [low, high] if float(low) < float(high):
                 return PrepareStep(name="clip", low=float(low), high=float(high))
             case "expr", [_, *_]:

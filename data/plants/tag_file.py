@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from penstock.data.durations import DURATION, RATE, parse_duration, parse_rate
 from penstock.data.plant import Tag
 from penstock.data.plants.tables import Mistakes, near_name, shown
-from penstock.data.plants.tag_table import DTYPES, KINDS, REPORTS
+from penstock.data.plants.tag_table import DTYPES, JOINS, KINDS, REPORTS
 
 FILE_COLUMNS = (
     "name",
@@ -41,11 +41,14 @@ FILE_COLUMNS = (
     "substitute",
     "truth_delay",
     "ahead",
+    "join",
+    "join_delay",
     "reports",
     "heartbeat",
     "scale",
     "offset",
     "expr",
+    "valid",
     "aliases",
 )
 
@@ -189,10 +192,13 @@ def _tags(columns: _Columns) -> list[Tag]:
         "substitute": columns.numbers("substitute", None),
         "truth_delay_ns": columns.parsed("truth_delay", parse_duration, DURATION, 0),
         "ahead_ns": columns.parsed("ahead", parse_duration, DURATION, 0),
+        "join": columns.texts("join", JOINS, "last"),
+        "join_delay_ns": columns.parsed("join_delay", parse_duration, DURATION, 0),
         "heartbeat_ns": heartbeats,
         "scale": columns.parsed("scale", _nonzero, "a number that is not 0", 1.0),
         "offset": columns.numbers("offset", 0.0),
         "expr": [text or None for text in columns.texts("expr")],
+        "valid": [text or None for text in columns.texts("valid")],
         "aliases": columns.parsed("aliases", _aliases, 'names separated by ";"', ()),
     }
     return _built(fields)

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, cast
 
 from penstock.data.durations import DURATION
-from penstock.data.plant import Tag
+from penstock.data.plant import Join, Tag
 from penstock.data.plants.tables import Mistakes, Table, dotted, shown
 from penstock.data.plants.templates import substituted
 
 KINDS = ("value", "counter", "state")
 DTYPES = ("float32", "float64")
 REPORTS = ("on change", "every period")
+JOINS = ("last", "nearest", "linear")
 TAG_KEYS = (
     "unit",
     "description",
@@ -25,11 +26,14 @@ TAG_KEYS = (
     "substitute",
     "truth_delay",
     "ahead",
+    "join",
+    "join_delay",
     "reports",
     "heartbeat",
     "scale",
     "offset",
     "expr",
+    "valid",
     "aliases",
     "for_each",
 )
@@ -88,9 +92,12 @@ def read_tag(name: str, table: Table) -> Tag:
         substitute=table.number("substitute"),
         truth_delay_ns=table.duration("truth_delay") or 0,
         ahead_ns=table.duration("ahead") or 0,
+        join=cast(Join, table.text("join", "last", one_of=JOINS)),
+        join_delay_ns=table.duration("join_delay") or 0,
         heartbeat_ns=heartbeat,
         scale=1.0 if scale is None else scale,
         offset=0.0 if offset is None else offset,
         expr=table.text("expr") or None,
+        valid=table.text("valid") or None,
         aliases=table.texts("aliases"),
     )

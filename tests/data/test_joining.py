@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.data.frame import BAD, UNCERTAIN
 from penstock.data.grid import PRESENT, Cells
-from penstock.data.joining import Way, join
+from penstock.data.joining import join
 
-WAYS = pytest.mark.parametrize("way", ["nearest", "linear"])
+WAYS = pytest.mark.parametrize("linear", [False, True], ids=["nearest", "linear"])
 OFFSETS = [0, 0, 1, 1 << 30, 1 << 31, (1 << 32) - 1]
 
 
@@ -27,23 +26,28 @@ def cells(draw: st.DrawFn) -> Cells:
 
     return Cells(
         first=draw(st.integers(-5, 5)),
-        values=np.array(column([0.0, 1.0, -3.5, 0.1, 1e6, float("nan")]), np.float32).reshape(k, 2),
-        quality=np.array(column([0, 0, 0, PRESENT, PRESENT | UNCERTAIN, PRESENT | BAD]), np.uint16).reshape(k, 2),
+        values=np.array(column([0.0, 1.0, -3.5, 0.1, 1e6]), np.float32).reshape(k, 2),
+        quality=np.array(column([0, 0, PRESENT]), np.uint16).reshape(k, 2),
         offset=np.array(column(OFFSETS), np.uint32).reshape(k, 2),
     )
 
 
-def told(block: Cells, tag: int, row: int, way: Way, back: int, ahead: int) -> float:
+def joined(block: Cells, linear: bool, bound: int) -> np.ndarray:
+    good, m = block.quality == PRESENT, block.values.shape[1]
+    values = np.where(good, block.values, np.float32(np.nan))
+    return join(values, block.offset, good, linear=np.full(m, linear), bound=np.full(m, bound, np.int32))
+
+
+def told(block: Cells, tag: int, row: int, linear: bool, bound: int) -> float:
     """The slow, obvious answer at the beginning of a row."""
-    read = []
-    for at in range(row - back, row + ahead + 1):
-        if at < 0 or at >= len(block.values):
-            continue
-        quality, value = int(block.quality[at, tag]), float(block.values[at, tag])
-        if quality & PRESENT and quality & 0xFF < BAD and np.isfinite(value):
-            read.append((at + Fraction(int(block.offset[at, tag]), 1 << 32), value))
+    rows = range(max(0, row - bound), min(len(block.values), row + bound + 1))
+    read = [
+        (at + Fraction(int(block.offset[at, tag]), 1 << 32), float(block.values[at, tag]))
+        for at in rows
+        if block.quality[at, tag]
+    ]
     before, behind = [r for r in read if r[0] <= row], [r for r in read if r[0] >= row]
-    if way == "nearest":
+    if not linear:
         near = sorted([*before[-1:], *behind[:1]], key=lambda r: (abs(r[0] - row), r[0]))
         return near[0][1] if near else np.nan
     if before and before[-1][0] == row:
@@ -55,33 +59,21 @@ def told(block: Cells, tag: int, row: int, way: Way, back: int, ahead: int) -> f
 
 
 @WAYS
-@given(block=cells(), back=st.integers(1, 3), ahead=st.integers(0, 1))
+@given(block=cells(), bound=st.integers(1, 3))
 @settings(max_examples=150, deadline=None)
-def test_a_join_is_that_of_the_readings(way: Way, block: Cells, back: int, ahead: int) -> None:
-    found = join(block, way, back=back, ahead=ahead)
-    assert found.first == block.first + back
-    assert len(found.values) == len(block.values) - back - ahead
-    for row in range(back, len(block.values) - ahead):
-        expected = [told(block, tag, row, way, back, ahead) for tag in range(2)]
-        np.testing.assert_allclose(found.values[row - back], expected, rtol=1e-15)
+def test_a_join_is_that_of_the_readings(linear: bool, block: Cells, bound: int) -> None:
+    found = joined(block, linear, bound)
+    expected = [[told(block, tag, row, linear, bound) for tag in range(2)] for row in range(len(block.values))]
+    assert found.tobytes() == np.array(expected).tobytes()
 
 
 @WAYS
-@given(block=cells(), back=st.integers(1, 3), ahead=st.integers(0, 1), cut=st.integers(0, 13))
+@given(block=cells(), bound=st.integers(1, 2), begin=st.integers(0, 13), end=st.integers(0, 14))
 @settings(max_examples=100, deadline=None)
-def test_its_bits_do_not_depend_on_where_the_block_begins(
-    way: Way, block: Cells, back: int, ahead: int, cut: int
+def test_its_bits_do_not_depend_on_where_the_block_begins_and_ends(
+    linear: bool, block: Cells, bound: int, begin: int, end: int
 ) -> None:
-    whole = join(block, way, back=back, ahead=ahead)
-    first = block.first + min(cut, len(block.values) - back - ahead)
-    last = max(first + back + ahead, block.last - cut)
-    part = join(block.rows(first, last), way, back=back, ahead=ahead)
-    begin = part.first - whole.first
-    assert part.values.tobytes() == whole.values[begin : begin + len(part.values)].tobytes()
-
-
-def test_limits_are_told() -> None:
-    with pytest.raises(ValueError, match="at least 1, 0"):
-        join(Cells.empty(0, 3, 1), "linear", back=0, ahead=1)
-    with pytest.raises(ValueError, match="of 3 rows"):
-        join(Cells.empty(0, 3, 1), "nearest", back=2, ahead=2)
+    begin, end = sorted((min(begin, len(block.values)), min(end, len(block.values))))
+    part = joined(block.rows(block.first + begin, block.first + end), linear, bound)[bound : end - begin - bound]
+    whole = joined(block, linear, bound)[begin + bound : end - bound]
+    assert part.tobytes() == whole[: len(part)].tobytes()

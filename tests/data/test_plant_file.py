@@ -50,6 +50,40 @@ def test_the_built_in_plant_is_read_as_written() -> None:
     assert shards == {0, 1}
 
 
+@pytest.mark.parametrize(
+    ("tag", "place", "allowed"),
+    [
+        ('{ join = "linear" }', "tags.V.join_delay", "multiple of the plant's period"),
+        ('{ join = "linear", join_delay = "15s" }', "tags.V.join_delay", "multiple of the plant's period"),
+        ('{ join = "nearest", join_delay = "10s", kind = "counter" }', "tags.V.join", "plain values"),
+        ('{ join = "nearest", join_delay = "10s", expr = "A" }', "tags.V.join", "plain values"),
+        ('{ join = "nearest", join_delay = "10s", heartbeat = "1min" }', "tags.V.join", "plain values"),
+        ('{ join = "nearest", join_delay = "10s", ahead = "1h" }', "tags.V.join", "last word"),
+        ('{ join_delay = "10s" }', "tags.V.join_delay", 'join = "nearest"'),
+        ('{ join = "linaer", join_delay = "10s" }', "tags.V.join", "linear"),
+        ('{ valid = "A >" }', "tags.V.valid", "an expression over tags"),
+        ('{ valid = "AA > 1" }', "tags.V.valid", "a tag of"),
+        ('{ valid = "V > 1" }', "tags.V.valid", "other tags"),
+        ('{ valid = "W > 1" }', "tags.V.valid", "other tags"),
+        ('{ valid = "A > 1", expr = "A" }', "tags.V.valid", "stored tags"),
+    ],
+)
+def test_joins_and_conditions_that_cannot_be(tmp_path: Path, tag: str, place: str, allowed: str) -> None:
+    text = f'[tags]\nA = {{}}\nW = {{ expr = "V + A" }}\nV = {tag}\n'
+    found = [m for m in check_plant(plant_file(tmp_path, HEAD + text)) if m.key == place]
+    assert found, check_plant(tmp_path / "plant.toml")
+    assert any(allowed in m.allowed for m in found)
+
+
+def test_joins_and_conditions_are_read_from_both_files(tmp_path: Path) -> None:
+    (tmp_path / "tags.csv").write_text("name,join,join_delay,valid\nL,,,\nF,nearest,10s,L > 20\n")
+    text = '[tags]\nfile = "tags.csv"\nG = { join = "linear", join_delay = "30s", valid = "L > 20" }\n'
+    plant = load_plant(plant_file(tmp_path, HEAD + text))
+    found = {tag.name: (tag.join, tag.join_delay_ns // 10**9, tag.valid) for tag in plant.tags.values()}
+    assert found == {"L": ("last", 0, None), "F": ("nearest", 10, "L > 20"), "G": ("linear", 30, "L > 20")}
+    assert plant.wait == 3
+
+
 def test_all_keys_of_a_tag(tmp_path: Path) -> None:
     text = """
 [tags]
@@ -126,6 +160,9 @@ WRONG = [
     (HEAD + TAGS + MODEL + "lstm = { validation = 1 }", "between 0 and 1", "model.m.lstm.validation"),
     (HEAD + TAGS + MODEL + 'retrain = { promote = "never" }', '"manual"', "model.m.retrain.promote"),
     (HEAD + TAGS + MODEL + 'prepare = { "A" = ["mean 15s"] }', "multiple of the plant's period", "model.m.prepare.A"),
+    (HEAD + TAGS + MODEL + 'prepare = { "A" = ["deadband 1 15s"] }', "multiple of the plant's", "model.m.prepare.A"),
+    (HEAD + TAGS + MODEL + 'prepare = { "A" = ["deadband 0 20s"] }', '"deadband 0.5 10min"', "model.m.prepare.A"),
+    (HEAD + TAGS + MODEL + 'prepare = { "A" = ["deadband 0.5"] }', '"deadband 0.5 10min"', "model.m.prepare.A"),
     (HEAD + TAGS + MODEL + 'prepare = { "A" = ["diference"] }', '"difference"', "model.m.prepare.A"),
     (HEAD + TAGS + MODEL + 'prepare = { "B" = ["log"] }', "an input of this model", "model.m.prepare.B"),
     (HEAD + TAGS + MODEL.replace('"A"', '"Q*"'), "a glob over tags", "model.m.inputs"),
@@ -197,9 +234,11 @@ def test_a_model_name_that_triton_cannot_have_is_told_here(tmp_path: Path, name:
 
 
 def test_exact_preparation_beats_globs(tmp_path: Path) -> None:
-    model = MODEL.replace('["A"]', '["A", "B", "C"]') + 'prepare = { B = ["lag 20s", "log"], "*" = ["difference"] }\n'
+    steps = 'B = ["lag 20s", "log"], C = ["deadband 0.5 1 min"], "*" = ["difference"]'
+    model = MODEL.replace('["A"]', '["A", "B", "C"]') + f"prepare = {{ {steps} }}\n"
     prepare = load_plant(plant_file(tmp_path, HEAD + TAGS + model)).model("m").prepare
-    assert [[s.name for s in prepare[n]] for n in "ABC"] == [["difference"], ["lag", "log"], ["difference"]]
+    assert [[s.name for s in prepare[n]] for n in "ABC"] == [["difference"], ["lag", "log"], ["deadband"]]
+    assert (prepare["C"][0].low, prepare["C"][0].span_ns) == (0.5, 60 * 10**9)
     assert prepare["B"][0].span_ns == 20 * 10**9
 
 

@@ -57,6 +57,7 @@ def block_of(**columns: list[float]) -> Block:
         ([PrepareStep(name="min", span_ns=2 * MINUTE)], 1, [NAN, 1, 2, NAN, NAN, 16]),
         ([PrepareStep(name="max", span_ns=2 * MINUTE)], 1, [NAN, 2, 4, NAN, NAN, 32]),
         ([PrepareStep(name="std", span_ns=2 * MINUTE)], 1, [NAN, 0.5, 1, NAN, NAN, 8]),
+        ([PrepareStep(name="deadband", span_ns=2 * MINUTE, low=1)], 1, [NAN, 1, 4, NAN, NAN, 32]),
         ([PrepareStep(name="log")], 1, [0, math.log(2), math.log(4), NAN, math.log(16), math.log(32)]),
         ([PrepareStep(name="clip", low=2, high=20)], 1, [2, 2, 4, NAN, 16, 20]),
         ([PrepareStep(name="expr", text="1 / (x - 4)")], 1, [-1 / 3, -0.5, NAN, NAN, 1 / 12, 1 / 28]),
@@ -68,6 +69,13 @@ def test_a_step(steps: list[PrepareStep], stride: int, expected: list[float]) ->
     np.testing.assert_array_equal(prepared.x[:, 0], np.float32(expected))
     np.testing.assert_array_equal(prepared.ok[:, 0], ~np.isnan(expected))
     assert prepared.x.dtype == np.float32
+
+
+def test_a_dead_band_follows_a_drift_a_band_late_and_begins_anew_for_every_row() -> None:
+    step = PrepareStep(name="deadband", span_ns=4 * MINUTE, low=1.0)
+    block = block_of(A=[0, 0.6, 1.2, 1.8, 2.4, 3.0, 3.6, 3.6, 3.5, 3.7])
+    found = prepare(spec_of(step), block).x[:, 0]
+    np.testing.assert_array_equal(found, np.float32([NAN, NAN, NAN, 1.2, 1.8, 2.4, 3.0, 3.6, 3.0, 3.6]))
 
 
 @pytest.mark.parametrize(
@@ -136,6 +144,24 @@ def test_derived_tags_are_resolved_to_stored_ones() -> None:
     assert [t.name for t in derived_tags(["C"], tags)] == ["B", "C"]
     block = derive(block_of(A=[1, 2]), ["C", "A"], derived_tags(["C"], tags))
     np.testing.assert_array_equal(block.values, [[2, 1], [6, 2]])
+
+
+def test_a_value_is_invalid_where_its_condition_does_not_hold_and_so_is_what_rests_on_it() -> None:
+    tags = {t.name: t for t in (Tag(name="A", valid="B > 1"), Tag(name="B", valid="C > 0"), Tag(name="C"))}
+    tags["D"] = Tag(name="D", expr="A * 2")
+    wanted = ["D", "A", "B", "C"]
+    assert [t.name for t in stored_tags(["D"], tags)] == ["C", "B", "A"]
+    assert [t.name for t in derived_tags(["D"], tags)] == ["B", "A", "D"]
+    raw = block_of(A=[5, 6, 7, 8, NAN], B=[2, 1, 2, NAN, 2], C=[1, 1, 0, 1, 1])
+    block = derive(raw, wanted, derived_tags(wanted, tags))
+    np.testing.assert_array_equal(
+        block.values.T, [[10, NAN, NAN, NAN, NAN], [5, NAN, NAN, NAN, NAN], [2, 1, NAN, NAN, 2], [1, 1, 0, 1, 1]]
+    )
+    gone, bad = Flag.INVALID | Flag.BAD, Flag.MISSING | Flag.BAD
+    assert block.flags[:, 1].tolist() == [0, gone, gone, gone, bad]
+    assert block.flags[:, 0].tolist() == [0, gone, gone, gone, bad]
+    assert block.flags[:, 2].tolist() == [0, 0, gone, bad, 0]
+    assert derive(raw, ["B", "C"], derived_tags(["B"], tags)).flags[:, 0].tolist() == block.flags[:, 2].tolist()
 
 
 def test_a_circle_and_an_unknown_tag_are_named() -> None:

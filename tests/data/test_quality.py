@@ -119,6 +119,17 @@ def test_float32_tags_in_float64_cells_get_the_same_bits() -> None:
     same(assess(cells, Rules.of([tag], MINUTE)), assess(wide, Rules.of([tag], MINUTE)))
 
 
+def test_a_joined_tag_is_at_the_ticks_what_its_readings_say() -> None:
+    tag = Tag(name="A", join="linear", join_delay_ns=2 * MINUTE, range=(0, 100), max_gap_ns=MINUTE)
+    cells = Cells.empty(0, 9, 1)
+    for row, value in ((1, 10), (3, 500), (4, 40), (8, 80)):  # half a minute into their cells; 500 cannot be
+        cells.values[row, 0], cells.quality[row, 0], cells.offset[row, 0] = value, PRESENT, 1 << 31
+    block = assess(cells, Rules.of([tag], MINUTE))
+    np.testing.assert_array_equal(block.values[:, 0], np.float32([NAN, NAN, 15, 25, 25, NAN, 55, 55, NAN]))
+    gone, carried = Flag.MISSING | Flag.BAD, Flag.MISSING | Flag.CARRIED
+    assert [Flag(int(f)) for f in block.flags[:, 0]] == [gone, gone, 0, Flag.RANGE, carried, gone, 0, carried, gone]
+
+
 def test_no_rows_and_no_tags() -> None:
     assert assess(Cells.empty(3, 0, 1), Rules.of([Tag(name="A", flat_after_ns=1, rate=1.0)], MINUTE)).last == 3
     assert Rules.of([], MINUTE).reach == 0
@@ -131,6 +142,9 @@ def test_reach_adds_up_what_chains() -> None:
     assert Rules.of([Tag(name="B", rate=1.0), tag], MINUTE).reach == 10
     assert Rules.of([Tag(name="B", rate=1.0, max_gap_ns=2 * MINUTE)], MINUTE).reach == 3
     assert Rules.of([Tag(name="C", kind="counter")], MINUTE).reach == 1
+    joined = Rules.of([Tag(name="D", join="nearest", join_delay_ns=3 * MINUTE, rate=1.0, max_gap_ns=MINUTE)], MINUTE)
+    assert (joined.reach, joined.wait) == (1 + 3 + 1, 3)
+    assert (joined.as_read().reach, joined.as_read().wait) == (2, 0)
 
 
 def same(a: Block, b: Block) -> None:
@@ -161,6 +175,10 @@ def test_a_block_that_begins_reach_earlier_gives_the_same_bits(data: st.DataObje
     begin = max(cells.first, wanted - rules.reach)
     part = assess(cells.rows(begin, cells.last), rules)
     same(part.rows(wanted, cells.last), whole.rows(wanted, cells.last))
+    end = data.draw(st.integers(wanted, cells.last))
+    known = end - rules.wait
+    if known >= wanted:
+        same(assess(cells.rows(begin, end), rules).rows(wanted, known), whole.rows(wanted, known))
 
 
 @pytest.mark.parametrize(
@@ -201,10 +219,11 @@ def test_the_last_rows_looked_at_from_as_near_as_may_be_have_the_same_bits(data:
     tags = [data.draw(ws.tags(name, dtype)) for name in "ABC"]
     rules = Rules.of(tags, MINUTE)
     wanted = data.draw(st.integers(1, 20))
-    cells = data.draw(ws.cells(rules.reach + wanted, [dtype] * 3))
-    first, looks = cells.last - wanted, data.draw(st.sampled_from([(0, 2), (1, 2), (2, 3), (16, 8)]))
-    last_rows = assess_last(look_into(cells, []), rules, first, cells.last, looks=looks)
-    same(last_rows, assess(cells, rules).rows(first, cells.last))
+    cells = data.draw(ws.cells(rules.reach + wanted + rules.wait, [dtype] * 3))
+    last = cells.last - rules.wait
+    first, looks = last - wanted, data.draw(st.sampled_from([(0, 2), (1, 2), (2, 3), (16, 8)]))
+    last_rows = assess_last(look_into(cells, []), rules, first, last, looks=looks)
+    same(last_rows, assess(cells, rules).rows(first, last))
 
 
 def test_only_the_columns_in_doubt_are_looked_at_from_further_back() -> None:

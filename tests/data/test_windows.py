@@ -206,14 +206,16 @@ def test_json_gives_an_equal_spec_back(plant: Plant) -> None:
     assert json.dumps(again.to_json()) == text
 
 
-def test_a_card_from_before_tags_could_be_ahead_is_read() -> None:
-    spec = spec_of(replace(NOX))
+def test_a_card_from_before_tags_could_be_ahead_joined_or_conditional_is_read() -> None:
+    spec = spec_of(NOX)
     old = json.loads(json.dumps(spec.to_json()))
     del old["base_ahead"]
-    for key in ("base_tags", "truth_tags", "derived"):
-        for tag in old[key]:
-            del tag["ahead_ns"]
+    for tag in (*old["base_tags"], *old["truth_tags"], *old["derived"]):
+        del tag["ahead_ns"], tag["join"], tag["join_delay_ns"], tag["valid"]
     assert WindowSpec.from_json(old) == spec
+    del old["base_tags"][0]["max_gap_ns"]
+    with pytest.raises(ModelError, match="max_gap_ns"):
+        WindowSpec.from_json(old)
 
 
 def test_json_of_another_format_or_damaged_is_refused() -> None:
@@ -245,7 +247,8 @@ def speed_cut(
     specs: list[WindowSpec], rules: Rules, cells: Cells, groups: list[int]
 ) -> list[dict[int, tuple[int, bool, bytes]]]:
     """Per spec and tick: reason, filled and bytes of the window."""
-    keep = max(s.depth for s in specs) - 1 + rules.reach
+    wait = rules.wait  # a tick is cut so much later
+    keep = max(s.depth for s in specs) - 1 + rules.reach + wait
     ring = Cells.empty(cells.first - keep, keep, len(rules.tags), "float64")
     said: list[dict[int, tuple[int, bool, bytes]]] = [{} for _ in specs]
     at = cells.first
@@ -254,8 +257,9 @@ def speed_cut(
         work = joined(ring, cells.rows(at, until))
         block = assess(work, rules)
         for spec, told in zip(specs, said, strict=True):
-            rows = block.rows(at - spec.depth + 1, until)
-            ends = np.arange(at, until)[answers_at(spec, np.arange(at, until))]
+            due = np.arange(max(cells.first, at - wait), until - wait)
+            ends = due[answers_at(spec, due)]
+            rows = block.rows(at - wait - spec.depth + 1, until - wait)
             windows = cut(spec, prepare(spec, rows), ends)
             for i, tick in enumerate(ends):
                 told[int(tick)] = (int(windows.reason[i]), bool(windows.filled[i]), windows.x[i].tobytes())
@@ -277,7 +281,7 @@ def test_batch_and_speed_cut_the_same_windows(data: st.DataObject) -> None:
     block = assess(whole, rules)
     for spec, said in zip(specs, speed_cut(specs, rules, cells, groups), strict=True):
         assert spec.reach + (spec.length - 1) * spec.stride <= spec.depth - 1 + rules.reach
-        ticks = np.arange(cells.first, cells.last)
+        ticks = np.arange(cells.first, cells.last - rules.wait)
         windows = cut(spec, prepare(spec, block), ticks[answers_at(spec, ticks)])
         assert sorted(said) == windows.ends.tolist()
         for i, tick in enumerate(windows.ends):

@@ -25,7 +25,7 @@ def column(cells: Cells, j: int, tag: Tag, period_ns: int) -> tuple[list[float],
     low, high = (-math.inf, math.inf) if tag.range is None else tag.range
     kind = np.float32 if tag.dtype == "float32" else np.float64
     believed = [readable[i] and float(kind(low)) <= raw[i] <= float(kind(high)) for i in range(k)]
-    values, flags, good = [], [], []
+    flags, good = [], []
     for i in range(k):
         flag = Flag(0)
         flag |= Flag.MISSING if not present[i] else Flag(0)
@@ -35,10 +35,30 @@ def column(cells: Cells, j: int, tag: Tag, period_ns: int) -> tuple[list[float],
         flag |= Flag.RATE if _jumps(cells, j, tag, period_ns, believed, i) else Flag(0)
         flag |= Flag.FLAT if readable[i] and _stuck(raw, readable, tag, period_ns, i) else Flag(0)
         good.append(believed[i] and not flag & (Flag.RATE | Flag.FLAT))
-        value, why = _value(raw, present, good, tag, period_ns, i)
-        values.append(value)
-        flags.append(int(flag | why))
-    return values, flags
+        flags.append(flag)
+    if tag.join != "last":
+        readings = [(r * 2**32 + int(cells.offset[r, j]), r, raw[r]) for r in range(k) if good[r]]
+        raw = [_joined(readings, tag, period_ns, i) for i in range(k)]
+        present = good = [not math.isnan(v) for v in raw]
+        flags = [f & ~Flag.MISSING | (Flag(0) if there else Flag.MISSING) for f, there in zip(flags, good, strict=True)]
+    found = [_value(raw, present, good[: i + 1], tag, period_ns, i) for i in range(k)]
+    return [value for value, _ in found], [int(f | why) for f, (_, why) in zip(flags, found, strict=True)]
+
+
+def _joined(readings: list[tuple[int, int, float]], tag: Tag, period_ns: int, i: int) -> float:
+    """The value at the beginning of row i; of each reading its moment in 2^-32 periods, its row and its value."""
+    bound, now = tag.join_delay_ns // period_ns, i * 2**32
+    old = [r for r in readings if r[0] <= now and i - r[1] <= bound][-1:]
+    new = [r for r in readings if r[0] >= now and r[1] - i <= bound][:1]
+    if tag.join == "nearest":
+        near = sorted([*old, *new], key=lambda r: (abs(r[0] - now), r[0]))
+        return near[0][2] if near else math.nan
+    if old and old[0][0] == now:
+        return old[0][2]
+    if not old or not new:
+        return math.nan
+    (t0, _, low), (t1, _, high) = old[0], new[0]
+    return low + (high - low) * ((now - t0) / (t1 - t0))
 
 
 def _jumps(cells: Cells, j: int, tag: Tag, period_ns: int, believed: list[bool], i: int) -> bool:
@@ -106,7 +126,7 @@ def step(x: list[float], one: PrepareStep, period_ns: int, stride: int) -> list[
 
     def value(i: int) -> float:
         last = over(i)
-        if any(math.isnan(v) for v in (at(i), *last)) and one.name in ("mean", "min", "max", "std"):
+        if any(math.isnan(v) for v in (at(i), *last)) and one.name in ("mean", "min", "max", "std", "deadband"):
             return math.nan
         match one.name:
             case "difference":
@@ -121,6 +141,11 @@ def step(x: list[float], one: PrepareStep, period_ns: int, stride: int) -> list[
                 return max(last)
             case "std":
                 return float(np.std(last))
+            case "deadband":
+                held = last[0]
+                for reading in last:
+                    held = reading if abs(reading - held) > one.low else held
+                return held
             case "log":
                 return math.log(at(i)) if at(i) > 0 else math.nan
             case "clip":

@@ -6,6 +6,8 @@ multiples of one period, so that every rule bites within a few dozen ticks.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -23,6 +25,9 @@ def tags(draw: st.DrawFn, name: str, dtype: str | None = None) -> Tag:
     """A stored tag with any mixture of rules."""
     ticks = st.integers(0, 4)
     kind = draw(st.sampled_from(["value", "value", "value", "state", "counter"]))
+    heartbeat = draw(st.sampled_from([None, None, 2 * PERIOD_NS, 5 * PERIOD_NS // 2]))
+    plain = kind == "value" and heartbeat is None
+    join = draw(st.sampled_from(["last", "last", "nearest", "linear"])) if plain else "last"
     return Tag(
         name=name,
         unit="kW",
@@ -34,7 +39,9 @@ def tags(draw: st.DrawFn, name: str, dtype: str | None = None) -> Tag:
         max_gap_ns=draw(ticks) * PERIOD_NS + draw(st.sampled_from([0, PERIOD_NS // 2])),
         substitute=draw(st.sampled_from([None, None, 0.1])),
         truth_delay_ns=draw(st.sampled_from([0, 0, PERIOD_NS, 5 * PERIOD_NS // 2])),
-        heartbeat_ns=draw(st.sampled_from([None, None, 2 * PERIOD_NS, 5 * PERIOD_NS // 2])),
+        heartbeat_ns=heartbeat,
+        join=join,
+        join_delay_ns=0 if join == "last" else draw(st.integers(1, 3)) * PERIOD_NS,
     )
 
 
@@ -49,6 +56,7 @@ def steps() -> st.SearchStrategy[PrepareStep]:
             lambda text: PrepareStep(name="expr", text=text)
         ),
         st.builds(PrepareStep, name=st.sampled_from(["lag", "mean", "min", "max", "std"]), span_ns=span),
+        st.builds(PrepareStep, name=st.just("deadband"), span_ns=span, low=st.sampled_from([0.5, 2.0])),
     )
 
 
@@ -72,8 +80,12 @@ def models(draw: st.DrawFn, name: str, inputs: list[str], target: str) -> ModelS
 
 @st.composite
 def plants(draw: st.DrawFn) -> Plant:
-    """Stored tags A, B, C, a derived tag D of A and B, and two models on them that differ in step and prepare."""
+    """Stored tags A, B (perhaps valid at times only), C, a derived tag D of A and B, and two models on them.
+
+    They differ in step and prepare.
+    """
     stored = {name: draw(tags(name)) for name in "ABC"}
+    stored["B"] = replace(stored["B"], valid=draw(st.sampled_from([None, None, "A > 0.5", "C < A"])))
     derived = Tag(name="D", unit="kW", expr="A / B", range=(-5.0, 5.0))
     both = [draw(models(name, ["A", "B", "D"], "C")) for name in ("first", "second")]
     return Plant(name="small", period_ns=PERIOD_NS, tags=stored | {"D": derived}, models={m.name: m for m in both})
@@ -103,5 +115,7 @@ def cells(draw: st.DrawFn, k: int, dtypes: list[str], first: int | None = None) 
         first=first,
         values=np.where(present, values, np.nan),
         quality=quality.astype(np.uint16),
-        offset=np.where(present, random.integers(0, 2**32, (k, m)), 0).astype(np.uint32),
+        offset=np.where(present & (random.random((k, m)) < 0.8), random.integers(0, 2**32, (k, m)), 0).astype(
+            np.uint32
+        ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,20 @@ MEMBERS = tuple(
 )
 
 
+SLOW = {"A": 3, "D": 4}
+"""Of the tags that `JOINED` joins: ticks between two readings."""
+SLOW_TAGS = {
+    **TAGS,
+    "A": replace(TAGS["A"], join="linear", join_delay_ns=4 * SECOND),
+    "D": replace(TAGS["D"], join="nearest", join_delay_ns=2 * SECOND),
+}
+JOINED = tuple(
+    Member(name=m.name, version=1, slot=i, spec=WindowSpec.of(m, replace(PLANT, tags=SLOW_TAGS)))
+    for i, m in enumerate(MODELS.values())
+)
+"""The same models where A and D, which are in one shard and in the other, come seldom."""
+
+
 def resolve(names: object) -> np.ndarray:
     return np.array([NAMES.index(n) if n in NAMES else -1 for n in names], np.int32)  # type: ignore[attr-defined]
 
@@ -75,9 +90,18 @@ def rows(first: int, last: int, seed: int) -> Dense:
     )
 
 
-def unruly(rng: np.random.Generator, ticks: int, *, late: bool) -> list[Readings]:
+def seldom(readings: Frame) -> Frame:
+    """Without most readings of the slow tags."""
+    ticks, kept = GRID.tick(readings.times), np.ones(len(readings), bool)
+    for name, every in SLOW.items():
+        kept &= (readings.tags != NAMES.index(name)) | (ticks % every == 0)
+    return readings.only(kept)
+
+
+def unruly(rng: np.random.Generator, ticks: int, *, late: bool, slow: bool = False) -> list[Readings]:
     """The same kind of readings as long frames: shuffled, repeated, several to a cell; late ones if asked for."""
     long = rows(0, ticks, int(rng.integers(1 << 30))).long()
+    long = seldom(long) if slow else long
     twice = np.concatenate([np.arange(len(long)), rng.integers(0, len(long), len(long) // 5)])
     jitter = rng.normal(0, 1.2, len(twice)) + np.where(rng.random(len(twice)) < 0.05 * late, 9, 0)
     order = np.argsort(long.times[twice] / SECOND + (jitter if late else np.clip(jitter, -1.4, 1.4)), kind="stable")

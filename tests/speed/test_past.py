@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from penstock.data.archive import Archive
 from penstock.data.archive.archiver import drain
-from penstock.data.frame import Dense
+from penstock.data.frame import Dense, Readings
 from penstock.data.grid import Grid
 from penstock.data.journal import Entry, Journal
 from penstock.data.journal.ledger import late_list
 from penstock.data.past import LaidOut, Past, Stretch, lay_out
+from penstock.data.scoring import Member
 from penstock.data.windows import Reason
 from penstock.speed.cutting import cut_all
 from penstock.speed.plan import ReadPlan
@@ -30,15 +31,18 @@ from penstock.speed.shard import Step, forget, run_step
 
 TICKS = 160
 LEAD = 40
+Members = tuple[Member, ...]
 IDS = np.arange(5, dtype=np.int32)
 
 
 class Cut:
-    """What was cut at every tick of a site's log, as the scorer would have."""
+    """What was cut at every tick of a site's log, as the scorer would have; `beside`: members that wait too."""
 
-    def __init__(self, site: Path, first: int, last: int) -> None:
+    def __init__(
+        self, site: Path, first: int, last: int, members: Members = small.MEMBERS, beside: Members = ()
+    ) -> None:
         journal = Journal.open(site / "journal", segment_bytes=1 << 20)
-        plan = ReadPlan.of([m.spec for m in small.MEMBERS], small.resolve, small.LAYOUT, small.GRID)
+        plan = ReadPlan.of([m.spec for m in (*members, *beside)], small.resolve, small.LAYOUT, small.GRID)
         newest = Newest(plan)
         for part in plan.shards:
             step = Step(
@@ -47,12 +51,12 @@ class Cut:
             )  # fmt: skip
             newest.add(part.shard, run_step(step))
         self.closes = np.zeros(last - first, np.int64)
-        self.hashes = {m.name: np.zeros(last - first, np.uint64) for m in small.MEMBERS}
-        self.reasons = {m.name: np.full(last - first, 255, np.uint8) for m in small.MEMBERS}
+        self.hashes = {m.name: np.zeros(last - first, np.uint64) for m in members}
+        self.reasons = {m.name: np.full(last - first, 255, np.uint8) for m in members}
         tick = first
         while tick < last:
             ready = min(newest.bring_up(tick), last)
-            for name, answers in cut_all(small.MEMBERS, newest, tick, ready).items():
+            for name, answers in cut_all(members, newest, tick, ready).items():
                 self.hashes[name][answers.ticks - first] = answers.hashes
                 self.reasons[name][answers.ticks - first] = answers.reasons
             for t in range(tick, ready):
@@ -113,6 +117,40 @@ def test_what_the_journal_holds_is_said_again_bit_for_bit(
     again = Cut(written(tmp / "again", laid), first, last)
     assert live.same(again, first).all()
     assert (again.reasons["near"] == Reason.OK).any()
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    ("again", "beside"), [(small.JOINED, ()), (small.MEMBERS, small.JOINED)], ids=["it waits", "it waited for others"]
+)
+@pytest.mark.parametrize("kept", [True, False], ids=["journal", "archive"])
+def test_ticks_that_waited_for_joined_tags_are_said_again(
+    tmp_path: Path, again: Members, beside: Members, kept: bool
+) -> None:
+    """Late readings in the ticks between a tick and the decision with which it was said: they are in its windows."""
+    journal, archive = small.make_site(tmp_path / "site")
+    rows, day = small.rows(0, TICKS, 3).long(), range(60, 70)
+    rows = small.seldom(rows) if again is small.JOINED else rows
+    ticks = small.GRID.tick(rows.times)
+    groups: list[Readings] = [rows.only(ticks == tick) for tick in range(TICKS) if tick not in day]
+    for tick in day:
+        groups.insert(tick + 3, rows.only(ticks == tick))  # when the tick three behind it was closed
+    small.append_all(journal, groups, 0.0)
+    last = TICKS - max(m.spec.wait for m in small.JOINED)
+    live = Cut(tmp_path / "site", 0, last, again, beside)
+    drain(journal, archive, small.LAYOUT)
+    if not kept:
+        trimmed(journal, archive)
+    past = past_of(tmp_path / "site", journal, archive)
+    assert sum(r.count for r in past.late) > 10
+    wait = max(m.spec.wait for m in again)
+    for first in (30, 62, 105):
+        stretch = Stretch(first=first, last=last, lead=LEAD, wait=wait, ids=IDS, closes=live.closes[first:])
+        laid = lay_out(past, stretch)
+        assert laid.exact == (first if kept else last)
+        said = Cut(written(tmp_path / f"again-{first}", laid), first, last, again)
+        assert live.same(said, first).all()
+        assert all((reasons == Reason.OK).any() for reasons in said.reasons.values())
     journal.close()
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import small_site as small
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -35,8 +36,12 @@ def first_decision(journal: Journal) -> tuple[int, int]:
     return next((begin_of(r.clock), r.sequence) for r in records if r.kind is Kind.CLOCK and r.clock is not None)
 
 
-def plainly(journal: Journal) -> tuple[Told, Told]:
-    """For each tick: all readings up to the decision that closed it, folded from nothing. (told, told of the end)"""
+def plainly(journal: Journal, members: tuple[Member, ...] = small.MEMBERS) -> tuple[Told, Told]:
+    """For each tick: all readings up to the decision that closed it, folded from nothing. (told, told of the end)
+
+    Where tags are joined: up to the decision that closed the last tick whose readings may come onto it.
+    """
+    wait = max(m.spec.wait for m in members)
     records = list(journal.read(0, journal.tail))
     begin, told, final = first_decision(journal)[0], {}, {}
     last = max(r.clock.closed for r in records if r.clock is not None)
@@ -44,9 +49,11 @@ def plainly(journal: Journal) -> tuple[Told, Told]:
     closed: int | None = None
     for r in records:
         if r.clock is not None:
-            since = begin if closed is None else closed
+            since = begin + wait if closed is None else closed
             closing.update(dict.fromkeys(range(since, r.clock.closed), r.sequence))
             closed = r.clock.closed
+    last -= wait
+    closing = {tick - wait: sequence for tick, sequence in closing.items()}
     known: dict[int, Cells] = {}
     for sequence in sorted({*closing.values(), journal.tail}):
         cells, closed = Cells.empty(-60, last + 120, 5), None
@@ -58,7 +65,7 @@ def plainly(journal: Journal) -> tuple[Told, Told]:
             elif r.clock is not None:
                 closed = r.clock.closed
         known[sequence] = cells
-    for member in small.MEMBERS:
+    for member in members:
         tell(told, member, {t: known[closing[t]] for t in range(begin, last)})
         tell(final, member, dict.fromkeys(range(begin, last), known[journal.tail]))
     return told, final
@@ -71,7 +78,7 @@ def tell(told: Told, member: Member, cells: dict[int, Cells]) -> None:
     for tick, all_cells in cells.items():
         if not answers_at(spec, [tick])[0]:
             continue
-        rows = all_cells.rows(tick - spec.depth - rules.reach, tick + 1)
+        rows = all_cells.rows(tick - spec.depth - rules.reach, tick + 1 + rules.wait)
         mine = Cells(
             first=rows.first,
             values=rows.values[:, columns],
@@ -84,12 +91,15 @@ def tell(told: Told, member: Member, cells: dict[int, Cells]) -> None:
         told[member.name, tick] = reason, bool(windows.filled[0]), 0 if reason else int(window_hash(windows.x)[0])
 
 
-def by_steps(site: Path, journal: Journal, archive: Archive, rng: np.random.Generator) -> Told:
+def by_steps(
+    site: Path, journal: Journal, archive: Archive, rng: np.random.Generator, members: tuple[Member, ...]
+) -> Told:
     """What the speed layer says, in steps of random length, with restarts, workers lost and drains in between."""
     told: Told = {}
     tick, position = first_decision(journal)
-    while tick < max(r.clock.closed for r in journal.read(0, journal.tail, -1) if r.clock is not None):
-        depth_more = [m.spec for m in small.MEMBERS]
+    closed = max(r.clock.closed for r in journal.read(0, journal.tail, -1) if r.clock is not None)
+    while tick < closed - max(m.spec.wait for m in members):
+        depth_more = [m.spec for m in members]
         plan = ReadPlan.of(depth_more, small.resolve, small.LAYOUT, small.GRID)
         newest = Newest(plan)
         stop_at = int(rng.integers(position + 1, journal.tail + 1)) if rng.random() < 0.5 else journal.tail
@@ -105,7 +115,7 @@ def by_steps(site: Path, journal: Journal, archive: Archive, rng: np.random.Gene
                     drain(journal, archive, small.LAYOUT, stop=int(rng.integers(0, journal.tail + 1)))
         while newest.ready(tick):
             last = min(newest.bring_up(tick), tick + int(rng.integers(1, 9)))
-            for name, a in cut_all(small.MEMBERS, newest, tick, last).items():
+            for name, a in cut_all(members, newest, tick, last).items():
                 for i, t in enumerate(a.ticks.tolist()):
                     told[name, t] = int(a.reasons[i]), bool(a.filled[i]), int(a.hashes[i])
             position = newest.position(last - 1)
@@ -117,24 +127,25 @@ def step(site: Path, number: int, start: int, stop: int, want: int | None, plan:
     return Step(site=str(site), shard=number, start=start, stop=stop, want=want, plan=plan)
 
 
+@pytest.mark.parametrize("members", [small.MEMBERS, small.JOINED], ids=["last", "joined"])
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), late=st.booleans(), lateness_s=st.sampled_from([0.0, 2.0, 6.5]))
-def test_windows_are_those_of_the_log(seed: int, late: bool, lateness_s: float) -> None:
+def test_windows_are_those_of_the_log(members: tuple[Member, ...], seed: int, late: bool, lateness_s: float) -> None:
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         site = Path(folder)
         journal, archive = small.make_site(site)
         lateness_s = lateness_s if late else 6.5
-        small.append_all(journal, small.unruly(rng, 40, late=late), lateness_s)
-        expected, final = plainly(journal)
-        assert by_steps(site, journal, archive, rng) == expected
+        small.append_all(journal, small.unruly(rng, 40, late=late, slow=members is small.JOINED), lateness_s)
+        expected, final = plainly(journal, members)
+        assert by_steps(site, journal, archive, rng, members) == expected
         if not late:
             assert expected == final
         drain(journal, archive, small.LAYOUT)
         from_archive: Told = {}
-        for member in small.MEMBERS:
+        for member in members:
             ticks = [t for name, t in final if name == member.name]
-            cells = archive.read(np.arange(5, dtype=np.int32), -60, max(ticks) + 1)
+            cells = archive.read(np.arange(5, dtype=np.int32), -60, max(ticks) + 1 + member.spec.wait)
             tell(from_archive, member, dict.fromkeys(ticks, cells))
         assert from_archive == final
 
