@@ -22,7 +22,8 @@ from penstock.data.grid import Grid
 from penstock.data.journal import Journal
 from penstock.data.journal.record import Record
 from penstock.data.summary import Summary
-from penstock.data.views.aggregates import AggregatesView, Mark, Ranges, Writing, writing
+from penstock.data.views.aggregates import AggregatesView, Mark, Writing, writing
+from penstock.data.views.changes import Ranges, joined
 
 PIECE_CELLS = 1 << 23
 """Cells of one commit, about: 100 MB while they are read."""
@@ -119,17 +120,6 @@ def _touched(records: Iterable[Record], grid: Grid, base: int) -> set[int]:
     return found
 
 
-def joined(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """Ranges [first, last) in order, none empty, none touching another."""
-    found: list[tuple[int, int]] = []
-    for first, last in sorted(r for r in ranges if r[0] < r[1]):
-        if found and first <= found[-1][1]:
-            found[-1] = (found[-1][0], max(found[-1][1], last))
-        else:
-            found.append((first, last))
-    return tuple(found)
-
-
 def _piece(writer: Writing, archive: Archive, head: Head, wanted: Wanted, due: Mark, cells: int) -> Ranges:
     """Compute the first periods of `todo` with all longer ones that they make; what is left."""
     base = wanted.periods[0]
@@ -140,6 +130,7 @@ def _piece(writer: Writing, archive: Archive, head: Head, wanted: Wanted, due: M
             found = _of_cells(archive, head, wanted, tags, begin, stop, cells)
             writer.view.put(base, tags, begin, found, len(wanted.bounds))
         _make_longer(writer.view, wanted, tags, first, end, due.until)
+    writer.view.touch(first, end)
     return ((end, last), *rest) if end < last else rest
 
 

@@ -129,12 +129,12 @@ class Service:
                     work = [group.create_task(self._take_in()), group.create_task(self._say(client))]
                     await asyncio.gather(*work)
                     beside.cancel()
+                await self._upkeep.at_the_end(self._said_position)  # before the sinks end: they send what it aggregates
             except* PenstockError as errors:
                 # One cause is enough: the others were only cancelled because of it.
                 raise errors.exceptions[0] from None
             finally:
                 await asyncio.to_thread(end_all, self._setup.outlets, SINKS_S)
-            await self._upkeep.at_the_end(self._said_position)
             self._rate.end()
             self._write_status()
 
@@ -246,7 +246,8 @@ class Service:
         counts.ticks += len(spoken)
         counts.said_ns = self._setup.now()
         for outlet in self._setup.outlets:
-            outlet.ring(spoken[-1].tick)
+            if outlet.content == "predictions":
+                outlet.ring(spoken[-1].tick)
         self._rate.see(self._setup.now() / 1e9, spoken[-1].tick + 1)
         said = sum(int((s.reasons == Reason.OK).sum()) for s in spoken)
         if said and counts.first_prediction_ns is None:

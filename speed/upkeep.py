@@ -102,4 +102,7 @@ class Upkeep:
             return standing_of(folder) or 0
         if expires:
             self._expire_due = now + EXPIRE_S
+        for outlet in setup.outlets:
+            if outlet.content == "aggregates":
+                outlet.ring(mark.until - 1)
         return mark.position
