@@ -125,13 +125,14 @@ def _piece(writer: Writing, archive: Archive, head: Head, wanted: Wanted, due: M
     base = wanted.periods[0]
     (first, last), rest = due.todo[0], due.todo[1:]
     end = min(last, first + max(1, cells // max(1, base * len(wanted.tags))))
+    rest = ((end, last), *rest) if end < last else rest
     for tags in _slices(wanted.tags):
         for begin, stop in _steps(first, end, base, cells // max(1, len(tags))):
             found = _of_cells(archive, head, wanted, tags, begin, stop, cells)
             writer.view.put(base, tags, begin, found, len(wanted.bounds))
-        _make_longer(writer.view, wanted, tags, first, end, due.until)
+        _make_longer(writer.view, wanted, tags, (first, end), due.until, rest)
     writer.view.touch(first, end)
-    return ((end, last), *rest) if end < last else rest
+    return rest
 
 
 def _slices(tags: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
@@ -164,12 +165,18 @@ def _of_cells(
 
 
 def _make_longer(
-    view: AggregatesView, wanted: Wanted, tags: NDArray[np.int32], first: int, last: int, until: int
+    view: AggregatesView, wanted: Wanted, tags: NDArray[np.int32], made: tuple[int, int], until: int, rest: Ranges
 ) -> None:
-    """The longer periods that are over and hold any of base periods first..last-1, from those of the length before."""
-    begin, end = first * wanted.periods[0], last * wanted.periods[0]
+    """The longer periods that are over and hold any of base periods `made`, from those of the length before.
+
+    None of which a part is still to be made, by the `rest`: nobody shall be told half of an hour.
+    """
+    base = wanted.periods[0]
+    begin, end = made[0] * base, made[1] * base
     for short, long in zip(wanted.periods, wanted.periods[1:], strict=False):
         ratio = long // short
         for period in range(begin // long, min(-(-end // long), until // long)):
+            if any(a * base < (period + 1) * long and period * long < b * base for a, b in rest):
+                continue
             found = view.read(short, tags, period * ratio, (period + 1) * ratio).joined(ratio)
             view.put(long, tags, period, found, len(wanted.bounds))

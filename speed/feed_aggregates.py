@@ -101,7 +101,7 @@ class AggregateFeed:
     def _changed(
         self, view: AggregatesView, mark: Mark, ranges: Ranges, commits: tuple[int, int], since: int
     ) -> Iterator[Changed]:  # fmt: skip
-        """What commits (first, last] changed last, of periods that end behind `since`; the oldest and shortest first."""
+        """What commits (first, last] changed last, of periods that end behind `since`."""
         ids = self._ids()
         registered = np.flatnonzero(ids >= 0)
         order = registered[np.argsort(ids[registered])]

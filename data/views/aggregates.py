@@ -1,7 +1,7 @@
 """The view of aggregates: a summary per period and tag, as an icechunk repository of its own.
 
     <period in ticks>/<block>/{count, low, high, total, ...}     [BLOCK periods, tag ids]
-    <period in ticks>/<block>/{revision, changed}                how often it has changed, and the commit that it last did
+    <period in ticks>/<block>/{revision, changed}                how often each has changed; the commit that did it
 
 Period p of n ticks is that of ticks p n .. (p + 1) n - 1. A commit is atomic and durable and says what it is of
 (`Mark`), so readers see the view before it or after it, and whoever was killed goes on from the mark. Commits are

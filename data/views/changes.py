@@ -2,8 +2,8 @@
 
     (7, [0, 60))  (8, [58, 64))  (9, [64, 70))     commit, periods
 
-Old commits are put together under the newest of their numbers, and so are stretches of periods that lie close: who looks
-there finds more than changed, and tells by each period's own stamp what did. Plain values; it knows no view.
+Old commits are put together under the newest of their numbers, and stretches of periods that lie close to each other:
+who looks there finds more than changed, and tells by each period's own stamp what did. Plain values; it knows no view.
 """
 
 from __future__ import annotations
@@ -50,5 +50,5 @@ def _fewer(ranges: Ranges, most: int) -> Ranges:
     if len(ranges) <= most:
         return ranges
     gaps = sorted(range(1, len(ranges)), key=lambda i: ranges[i][0] - ranges[i - 1][1])
-    filled = {i for i in gaps[: len(ranges) - most]}
+    filled = set(gaps[: len(ranges) - most])
     return joined([*ranges, *((ranges[i - 1][1], ranges[i][0]) for i in filled)])
