@@ -82,7 +82,7 @@ class AggregatesView:
         self.folder = folder
         self._root = root
         self._touched: list[tuple[int, int]] = []
-        self._most = int(root.attrs.get("most", 0))  # type: ignore[call-overload]
+        self._most = _number(root, "most")
 
     @classmethod
     def open(cls, folder: Path) -> AggregatesView | None:
@@ -106,7 +106,7 @@ class AggregatesView:
     @property
     def commits(self) -> int:
         """Number of the newest commit."""
-        return int(self._root.attrs.get("commits", 0))  # type: ignore[call-overload]
+        return _number(self._root, "commits")
 
     def changes(self, after: int) -> Changes:
         """By commit, those behind `after`: periods of the shortest length that they, or longer ones with them, made."""
@@ -151,9 +151,7 @@ class AggregatesView:
         if anew:
             if any(self._root.group_keys()):
                 self._most += 1
-                self._root.attrs.update(
-                    {"first": self._most, "changes": []}
-                )  # their periods may have had other lengths
+                self._root.attrs.update({"first": self._most, "changes": []})  # of periods of other lengths
             for key in list(self._root.group_keys()):
                 del self._root[key]
         if "bounds" in self._root:
@@ -165,7 +163,12 @@ class AggregatesView:
         number = self.commits + 1
         made = with_commit(self._changes(), number, self._touched)
         changes = [[commit, [list(each) for each in ranges]] for commit, ranges in made]
-        more = {"commits": number, "changes": changes, "most": self._most, "name": self.name or uuid4().hex}
+        more: dict[str, Any] = {
+            "commits": number,
+            "changes": changes,
+            "most": self._most,
+            "name": self.name or uuid4().hex,
+        }
         self._root.attrs.update({**mark.attributes(), **more})
 
     def _changes(self) -> Changes:
@@ -209,7 +212,7 @@ class AggregatesView:
 
     def _first(self) -> np.uint32:
         """Revision of what is told for the first time."""
-        return np.uint32(self._root.attrs.get("first", 0))  # type: ignore[arg-type]
+        return np.uint32(_number(self._root, "first"))
 
     def _group(self, path: str, width: int) -> Any:
         with translated(self.folder):
@@ -263,6 +266,11 @@ def writing(folder: Path, *, deadline_s: float) -> Iterator[Writing]:
     """
     with store.written(folder, deadline_s=deadline_s) as repository:
         yield Writing(folder, repository)
+
+
+def _number(root: zarr.Group, name: str) -> int:
+    said: Any = root.attrs.get(name, 0)
+    return int(said)
 
 
 def _write(array: Any, rows: slice, tags: NDArray[np.int32], values: NDArray[Any]) -> None:
