@@ -49,6 +49,10 @@ class Report:
     """Times that a part of the graph had died and was made anew; each is a rereading too."""
     said_ms: Told = field(default_factory=lambda: Delays().told())
     """From a tick's close, durable in the journal, to its row in the speed view; ticks closed in this run."""
+    passed_ticks: int = 0
+    """Ticks said that some model was not asked for, since scoring was behind."""
+    passed: int = 0
+    """Predictions withheld for that: reason OVERLOAD."""
 
 
 class SourceTold(LinkTold):
@@ -92,6 +96,8 @@ class Status:
     """Sequence that closed the newest tick said."""
     said_ns: int | None = None
     """When a tick was said last, in this run."""
+    held: bool = False
+    """Whether sources are not read, since too many ticks wait to be said."""
     overdue_s: float = 0.0
     """How long the oldest closed tick waits to be said."""
     journal_bytes: int = 0
