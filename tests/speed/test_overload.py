@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from test_service import SEED, TICKS, setup
 
 from penstock.cluster import local_cluster
 from penstock.data.archive import Archive
+from penstock.data.frame import Dense
 from penstock.data.grid import Cells
 from penstock.data.scoring import Ask, Member, Said
 from penstock.data.views.speed_view import SaidRows, SpeedView
@@ -26,6 +27,7 @@ from penstock.speed.clock import SourceClock
 from penstock.speed.overload import Overload, newest_at, passed_over, reaches
 from penstock.speed.service import Service
 from penstock.speed.setup import Setup
+from penstock.speed.source import Delivery
 from penstock.speed.sources.replay import Replay
 from penstock.speed.status import Report, read_status
 
@@ -63,8 +65,7 @@ def given_of(site: Path, scheduler: str, means: small.Means, policy: str, **more
     source = Live("plant", lambda: [small.rows(0, TICKS, SEED)], rate=40.0, group=1, moments=TICKS)
     overload = Overload(policy=policy, behind_ticks=BEHIND)  # type: ignore[arg-type]
     made = setup(site, scheduler, means)
-    rules = SourceClock(idle_ns=300_000_000)
-    return replace(made, sources=[(source, rules)], overload=overload, commit_every_s=0.2, **more)  # type: ignore[arg-type]
+    return replace(made, sources=[(source, SourceClock())], overload=overload, commit_every_s=0.2, **more)  # type: ignore[arg-type]
 
 
 def run_and_watch(service: Service, watch: Callable[[Service], bool], then: Callable[[], None]) -> Report:
@@ -123,16 +124,42 @@ def test_newest_passes_over_what_is_old_and_says_so(scheduler: str, tmp_path: Pa
     assert status["report"]["passed_ticks"] == report.passed_ticks
 
 
+class Behind(Live):
+    """Comes some ticks later than the others."""
+
+    async def deliveries(self, offsets: Mapping[str, int]) -> AsyncIterator[Delivery]:
+        await asyncio.sleep(0.4)
+        async for delivery in super().deliveries(offsets):
+            yield delivery
+
+
+def two_sources(given: Setup) -> Setup:
+    """Each has some of the tags; the second one is what ticks wait for."""
+    whole = small.rows(0, TICKS, SEED)
+
+    def part(tags: list[int]) -> Dense:
+        quality = None if whole.quality is None else whole.quality[:, tags]
+        return Dense(times=whole.times, tags=np.array(tags, np.int32), values=whole.values[:, tags], quality=quality)
+
+    kinds = ((Live, [0, 1, 2]), (Behind, [3, 4]))
+    rules = SourceClock(idle_ns=2_000_000_000)
+    sources = [
+        (kind(f"plant {tags}", lambda tags=tags: [part(tags)], rate=40.0, group=1, moments=TICKS), rules)  # type: ignore[misc]
+        for kind, tags in kinds
+    ]
+    return replace(given, sources=sources)
+
+
 def test_block_reads_no_further_and_nobody_falls_silent(scheduler: str, tmp_path: Path) -> None:
-    """Longer than the source's idle time-out: its readings are not late for that."""
+    """Longer than the sources' idle time-out: what the slower one brings is not late for that."""
     slow, held = Slow(), [0.0]
 
     def enough(running: Service) -> bool:
         if running._waiting() > BEHIND and not held[0]:
             held[0] = time.monotonic()
-        return bool(held[0]) and time.monotonic() - held[0] > 1.5
+        return bool(held[0]) and time.monotonic() - held[0] > 3.0
 
-    service = Service(given_of(tmp_path, scheduler, slow, "block"))
+    service = Service(two_sources(given_of(tmp_path, scheduler, slow, "block")))
     most: list[int] = []
     told: list[bool] = []
 

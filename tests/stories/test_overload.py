@@ -93,9 +93,9 @@ def made(folder: Path, triton: Triton, port: int, policy: str) -> Site:
     site.close()
     site = Site.open(folder / "site")
     times = pd.to_datetime((time.time_ns() // PERIOD_NS - 3000 + np.arange(600)) * PERIOD_NS, utc=True)
-    site.load(pd.DataFrame({"time": times, **{name: np.sin(np.arange(600) / 9) for name in NAMES[:3]}}))
+    site.load(pd.DataFrame({"time": times, **{name: np.sin(np.arange(600) / 9) for name in NAMES[:4]}}))
     (folder / "linear.onnx").write_bytes(onnx_file())
-    site.deploy(folder / "linear.onnx", name=f"soft-{policy}", target="T000", inputs=NAMES[:3], window="600ms")
+    site.deploy(folder / "linear.onnx", name=f"soft-{policy}", target="T003", inputs=NAMES[:3], window="600ms")
     return site
 
 
