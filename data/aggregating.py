@@ -22,7 +22,8 @@ from penstock.data.grid import Grid
 from penstock.data.journal import Journal
 from penstock.data.journal.record import Record
 from penstock.data.summary import Summary
-from penstock.data.views.aggregates import AggregatesView, Mark, Ranges, Writing, writing
+from penstock.data.views.aggregates import AggregatesView, Mark, Writing, writing
+from penstock.data.views.changes import Ranges, joined
 
 PIECE_CELLS = 1 << 23
 """Cells of one commit, about: 100 MB while they are read."""
@@ -119,28 +120,19 @@ def _touched(records: Iterable[Record], grid: Grid, base: int) -> set[int]:
     return found
 
 
-def joined(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """Ranges [first, last) in order, none empty, none touching another."""
-    found: list[tuple[int, int]] = []
-    for first, last in sorted(r for r in ranges if r[0] < r[1]):
-        if found and first <= found[-1][1]:
-            found[-1] = (found[-1][0], max(found[-1][1], last))
-        else:
-            found.append((first, last))
-    return tuple(found)
-
-
 def _piece(writer: Writing, archive: Archive, head: Head, wanted: Wanted, due: Mark, cells: int) -> Ranges:
     """Compute the first periods of `todo` with all longer ones that they make; what is left."""
     base = wanted.periods[0]
     (first, last), rest = due.todo[0], due.todo[1:]
     end = min(last, first + max(1, cells // max(1, base * len(wanted.tags))))
+    rest = ((end, last), *rest) if end < last else rest
     for tags in _slices(wanted.tags):
         for begin, stop in _steps(first, end, base, cells // max(1, len(tags))):
             found = _of_cells(archive, head, wanted, tags, begin, stop, cells)
             writer.view.put(base, tags, begin, found, len(wanted.bounds))
-        _make_longer(writer.view, wanted, tags, first, end, due.until)
-    return ((end, last), *rest) if end < last else rest
+        _make_longer(writer.view, wanted, tags, (first, end), due.until, rest)
+    writer.view.touch(first, end)
+    return rest
 
 
 def _slices(tags: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
@@ -173,12 +165,18 @@ def _of_cells(
 
 
 def _make_longer(
-    view: AggregatesView, wanted: Wanted, tags: NDArray[np.int32], first: int, last: int, until: int
+    view: AggregatesView, wanted: Wanted, tags: NDArray[np.int32], made: tuple[int, int], until: int, rest: Ranges
 ) -> None:
-    """The longer periods that are over and hold any of base periods first..last-1, from those of the length before."""
-    begin, end = first * wanted.periods[0], last * wanted.periods[0]
+    """The longer periods that are over and hold any of base periods `made`, from those of the length before.
+
+    None of which a part is still to be made, by the `rest`: nobody shall be told half of an hour.
+    """
+    base = wanted.periods[0]
+    begin, end = made[0] * base, made[1] * base
     for short, long in zip(wanted.periods, wanted.periods[1:], strict=False):
         ratio = long // short
         for period in range(begin // long, min(-(-end // long), until // long)):
+            if any(a * base < (period + 1) * long and period * long < b * base for a, b in rest):
+                continue
             found = view.read(short, tags, period * ratio, (period + 1) * ratio).joined(ratio)
             view.put(long, tags, period, found, len(wanted.bounds))

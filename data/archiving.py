@@ -67,6 +67,8 @@ class Done:
 
     aggregated: int | None
     """The journal position that the aggregates have seen; None: there are none to keep."""
+    until: int | None = None
+    """Aggregated are the ticks below; None: nothing is known of them."""
 
 
 def carry_out(work: Work) -> Done:
@@ -75,20 +77,21 @@ def carry_out(work: Work) -> Done:
     if archive.head().position < work.stop:
         layout = _layout(work.double.tobytes(), work.ahead.tobytes(), work.shards)
         drain(journal, archive, layout, stop=work.stop)
-    return Done(None if work.aggregates is None else _aggregate(work.aggregates, journal, archive))
+    return Done(None) if work.aggregates is None else _aggregate(work.aggregates, journal, archive)
 
 
-def _aggregate(work: Aggregates, journal: Journal, archive: Archive) -> int:
+def _aggregate(work: Aggregates, journal: Journal, archive: Archive) -> Done:
     """Another process that is at it is left alone: what it does not see is due the next time."""
     try:
-        return bring_up(
+        mark = bring_up(
             work.folder, archive, journal, work.wanted, pieces=work.pieces, older_than_ns=work.older_than_ns,
             lock_s=work.lock_s,
-        ).position  # fmt: skip
+        )  # fmt: skip
     except ArchiveBusy:
         if work.pieces is None:
             raise
-        return standing_of(work.folder) or 0
+        return Done(standing_of(work.folder) or 0)
+    return Done(mark.position, mark.until)
 
 
 @lru_cache(maxsize=1)

@@ -202,16 +202,19 @@ class AggregateSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkSpec:
-    """Where predictions go while a stream runs. Addresses and secrets are the site's, not the plant's."""
+    """Where predictions or aggregates go while a stream runs. Addresses and secrets are the site's, not the plant's."""
 
     name: str
     kind: Literal["mqtt"]
     topic: str
-    """With ``{plant}``, ``{model}``, ``{target}`` in it; predictions of one tick that share a topic share a message."""
+    """With ``{plant}``, ``{model}``, ``{target}`` in it; predictions of one tick that share a topic share a message.
+
+    Of aggregates: ``{plant}``, ``{tag}``, ``{period}``, ``{function}``; those of one period share one.
+    """
     models: tuple[str, ...] = ("*",)
     """Names and globs, with ``!`` before those that are not sent."""
     tag: str = "{model}.{target}"
-    """What a prediction is called in the message, of the same parts."""
+    """What a prediction or aggregate is called in the message, of the same parts."""
     format: Literal["json", "arrow"] = "json"
     retain: bool = True
     """The broker keeps a topic's last message for who comes later."""
@@ -219,6 +222,12 @@ class SinkSpec:
     """What is sent after an outage: all that was said meanwhile, or what is newest."""
     feedback: bool = False
     """Whether a source of the same plant may read these topics."""
+    aggregates: tuple[str, ...] = ()
+    """The tags whose aggregates are sent, and no predictions."""
+    periods_ns: tuple[int, ...] = ()
+    """Of aggregates, ascending."""
+    functions: tuple[str, ...] = ()
+    """Of aggregates: count, mean, min, max, std."""
 
     def sends(self, model: str) -> bool:
         """Whether what `model` says is sent."""

@@ -92,6 +92,10 @@ class Summary:
         """Some of the periods: views."""
         return Summary(**{name: array[at] for name, array in self.columns().items()})
 
+    def only(self, at: NDArray[np.int64]) -> Summary:
+        """Some of the tags, of a summary [m]."""
+        return Summary(**{name: array[at] for name, array in self.columns().items()})
+
     def columns(self) -> Mapping[str, NDArray[Any]]:
         """The arrays by name, as they are stored."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

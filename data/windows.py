@@ -55,6 +55,8 @@ class Reason(IntEnum):
     """Triton did not answer."""
     NO_MODEL = 5
     """No version was deployed."""
+    OVERLOAD = 6
+    """Scoring was behind, and passed over this tick for a newer one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -24,6 +24,7 @@ from penstock.sinks import outlets
 from penstock.sources import live_sources
 from penstock.speed.clock import SourceClock
 from penstock.speed.outlet import Outlet
+from penstock.speed.overload import Overload
 from penstock.speed.source import Source
 from penstock.speed.sources.replay import Replay, together
 
@@ -99,7 +100,14 @@ def _stream(
         metrics_port=site.settings.metrics.port if metrics_port is None else metrics_port,
         hatch=site.parts.hatch(),
         outlets=sinks,
+        overload=overload_of(site),
     )
+
+
+def overload_of(site: Site) -> Overload:
+    """What site.toml wants of a stream that cannot keep up."""
+    said = site.settings.stream
+    return Overload(policy=said.overload, behind_ticks=max(1, said.behind_ns // site.plant.period_ns))
 
 
 def deploy_champions(site: Site, endpoints: Sequence[str]) -> int:

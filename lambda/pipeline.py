@@ -46,6 +46,7 @@ from penstock.serving.score import Score
 from penstock.speed.clock import SourceClock
 from penstock.speed.metrics import StreamMetrics
 from penstock.speed.outlet import Outlet
+from penstock.speed.overload import ALL, Overload
 from penstock.speed.service import Service, Setup
 from penstock.speed.source import Source
 from penstock.speed.status import Report
@@ -218,6 +219,7 @@ def stream(
     metrics_port: int | None = None,
     hatch: Hatch | None = None,
     outlets: Sequence[Outlet] = (),
+    overload: Overload = ALL,
 ) -> dict[str, Any]:
     """Run the speed layer until its sources have ended or it is told to stop; its report as a dict.
 
@@ -243,6 +245,7 @@ def stream(
             expected=expected,
             on_tick=on_tick,
             outlets=outlets,
+            overload=overload,
         )
         service = Service(setup)
         told = StreamMetrics(lambda: service.told, time.time_ns)

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-5
 """Of the target's scale: what is nearer is the same prediction."""
 EQUAL, CLOSE, LATE, UNEXPLAINED = "equal", "close", "late", "unexplained"
-SILENT, OTHER, NEW = "no_answer_live", "other_version", "not_said_live"
-VERDICTS = (EQUAL, CLOSE, LATE, SILENT, OTHER, NEW, UNEXPLAINED)
+SILENT, PASSED, OTHER, NEW = "no_answer_live", "passed_over_live", "other_version", "not_said_live"
+VERDICTS = (EQUAL, CLOSE, LATE, SILENT, PASSED, OTHER, NEW, UNEXPLAINED)
 """Equal: window and values bit for bit. Close: the same window, values within 1e-5 of the scale."""
-DIFFERENT = (LATE, SILENT, UNEXPLAINED)
+DIFFERENT = (LATE, SILENT, PASSED, UNEXPLAINED)
 Column = NDArray[np.float32]
 WRITERS = {".csv": "to_csv", ".parquet": "to_parquet"}
 
@@ -231,6 +231,7 @@ def judged(again: SaidRows, live: SaidRows, scale: NDArray[np.float32], touched:
         (whole & bits.all(axis=1), EQUAL),
         (whole & near.all(axis=1), CLOSE),
         (silent, SILENT),
+        (live.reasons == Reason.OVERLOAD, PASSED),
         (touched, LATE),
     ]
     return np.select([where for where, _ in rules], [text for _, text in rules], UNEXPLAINED)

@@ -151,7 +151,16 @@ def live_tags_table(rows: Sequence[Mapping[str, Any]], most: int) -> Table:
 
 def replay_table(answer: Mapping[str, Any]) -> Table:
     """A row per model and target, then what differs and why."""
-    counts = ("equal", "close", "late", "no_answer_live", "other_version", "not_said_live", "unexplained")
+    counts = (
+        "equal",
+        "close",
+        "late",
+        "no_answer_live",
+        "passed_over_live",
+        "other_version",
+        "not_said_live",
+        "unexplained",
+    )
     table = _table("model", "target", "ticks", *(c.replace("_", " ") for c in counts), "MAE", "live MAE")
     for model in answer["models"]:
         name = f"{model['model']}@{','.join(map(str, model['versions']))}"

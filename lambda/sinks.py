@@ -7,6 +7,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from penstock.data.models import ModelStore
 from penstock.data.plant import Plant, SinkSpec, SourceSpec
 from penstock.data.window_spec import WindowSpec
@@ -14,6 +17,10 @@ from penstock.errors import Mistake, ModelError, PlantError, SinkError, nearest
 from penstock.site_toml import Settings
 from penstock.sources import LIBRARIES, SCHEMES, access
 from penstock.speed.broker import PORTS, address_of
+from penstock.speed.feed import Feed
+from penstock.speed.feed_aggregates import AggregateFeed
+from penstock.speed.feed_said import SaidFeed
+from penstock.speed.formats.aggregates import Aggregates
 from penstock.speed.formats.predictions import Predictions
 from penstock.speed.link import Link
 from penstock.speed.outlet import Outlet
@@ -98,8 +105,23 @@ def _outlet(site: Site, spec: SinkSpec) -> Outlet:
     where = access(spec.name, said, site.folder, site.plant.name, what="sink", error=SinkError)
     link = Link()
     sink = _maker(spec)(spec, where, link)
-    messages = Predictions(spec, site.plant.name, site.readings.grid, _spec_of(site.models), link.refuse)
-    return Outlet(sink, site.folder, messages.messages, catch_up=spec.catch_up)
+    return Outlet(sink, _feed(site, spec, link))
+
+
+def _feed(site: Site, spec: SinkSpec, link: Link) -> Feed:
+    if spec.aggregates:
+        messages = Aggregates(spec, site.plant, site.readings.grid)
+        return AggregateFeed(site.folder, spec.name, messages, _ids_of(site, spec.aggregates))
+    said = Predictions(spec, site.plant.name, site.readings.grid, _spec_of(site.models), link.refuse)
+    return SaidFeed(site.folder, spec.name, said.messages, spec.catch_up)
+
+
+def _ids_of(site: Site, names: tuple[str, ...]) -> Callable[[], NDArray[np.int32]]:
+    def find() -> NDArray[np.int32]:
+        known = site.registry.lookup()
+        return np.fromiter((known.get(name, -1) for name in names), np.int32, len(names))
+
+    return find
 
 
 def _spec_of(models: ModelStore) -> Callable[[str, int], WindowSpec | None]:

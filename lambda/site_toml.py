@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -130,6 +130,20 @@ class MetricsSettings(_Section):
     """Of 127.0.0.1, where a stream serves Prometheus metrics; None: it does not."""
 
 
+class StreamSettings(_Section):
+    """[stream]"""
+
+    overload: Literal["all", "block", "newest"] = Field(default="all", description='one of "all", "block", "newest"')
+    """When scoring falls behind a live plant: say all, late; hold the sources back; or say the newest alone."""
+    behind: Duration = Field(default="1min", description=DURATION)
+    """How far: closed ticks that wait longer than this, at least one, are too many."""
+
+    @property
+    def behind_ns(self) -> int:
+        """The same in nanoseconds."""
+        return parse_duration(self.behind)
+
+
 class Settings(_Section):
     """site.toml"""
 
@@ -145,6 +159,7 @@ class Settings(_Section):
     sinks: dict[str, SourceSettings] = Field(default={}, description="a table per sink, [sinks.NAME]")
     """By the names of plant.toml's sinks."""
     metrics: MetricsSettings = MetricsSettings()
+    stream: StreamSettings = StreamSettings()
 
 
 def read_settings(path: Path) -> Settings:

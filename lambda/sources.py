@@ -60,6 +60,12 @@ def unmatched(sources: Mapping[str, SourceSpec], settings: Settings, folder: Pat
             mistakes.append(Mistake(file=file, key=place, found="nothing", allowed=what))
         elif where.url.partition("://")[0] not in SCHEMES[spec.kind]:
             mistakes.append(Mistake(file=file, key=f"{place}.url", found=f'"{where.url}"', allowed=allowed))
+        if settings.stream.overload == "block" and spec.kind == "opcua":
+            found, allowed = (
+                f'"block", with source {name}',
+                '"all" or "newest": OPC UA servers drop what is not fetched',
+            )
+            mistakes.append(Mistake(file=file, key="stream.overload", found=found, allowed=allowed))
     for name in settings.sources:
         if name not in sources:
             allowed = "the name of a source of plant.toml"

@@ -181,6 +181,9 @@ def _stream(site: Site) -> dict[str, str]:
     if overdue > max(STALE_S, 2 * site.plant.period_ns / 1e9) and _silent_s(told) > STALE_S:
         todo = f"look at process {told['pid']}"
         return _row("stream", "wrong", f"{what}; nothing is said, and a tick has waited {overdue:.0f} s", todo)
+    if told.get("held"):
+        todo = "it reads on by itself; see stream.overload in site.toml"
+        return _row("stream", "wrong", f"{what}; sources are held back, since scoring is behind", todo)
     return _row("stream", "ok", f"{what}{_promptly(report)}")
 
 
@@ -193,6 +196,7 @@ def _mended(site: Site, told: Mapping[str, Any]) -> str:
     """What was lost on the way and made anew; nothing where nothing was."""
     report = told["report"]
     counts = (
+        ("passed_ticks", "ticks passed over for newer ones (overload)"),
         ("worker_restarts", "Dask workers started again"),
         ("resubmitted", "steps sent again"),
         ("repairs", "times a branch made anew"),

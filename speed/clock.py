@@ -116,6 +116,11 @@ class Clock:
                 heard.idle = True
         return self._advance("idle")
 
+    def hold(self, arrival_ns: int) -> None:
+        """Nobody was listened to until `arrival_ns`: nobody has fallen silent by that."""
+        for heard in self._heard.values():
+            heard.arrival = arrival_ns
+
     def end(self, source: str) -> ClockDecision | None:
         """`source` has said its last: it no longer waits for late readings. The decision, if ticks close."""
         if source not in self._heard:

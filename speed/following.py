@@ -60,14 +60,14 @@ class Following:
 
     def __init__(
         self, client: Client, site: Path, journal: Journal, scorer: Scorer, plan: ReadPlan, place: Place, *,
-        hatch: Hatch | None = None,
+        hatch: Hatch | None = None, closed: Callable[[], int | None] = lambda: None,
     ) -> None:  # fmt: skip
-        """`client`: asynchronous. `hatch`: for workers that cannot read the site.
+        """`client`: asynchronous. `hatch`: for workers that cannot read the site. `closed`: ticks below are closed.
 
         Raises SiteError when the read plan cannot be written.
         """
         self._site, self._journal, self._scorer, self._plan = site, journal, scorer, plan
-        self._place, self._hatch = place, hatch
+        self._place, self._hatch, self._closed = place, hatch, closed
         self._names = {s.shard: s.save(site / "speed") for s in plan.shards}
         self._newest = Newest(plan)
         self._inbox: list[Result] = []
@@ -157,7 +157,8 @@ class Following:
     async def _publish(self) -> tuple[Spoken, ...] | PlanTooSmall:
         """What was said; nothing after a failed request, which is made again after a pause."""
         try:
-            spoken = await asyncio.to_thread(self._scorer.publish, self._plan, self._newest, self.tick)
+            closed = self._closed()
+            spoken = await asyncio.to_thread(self._scorer.publish, self._plan, self._newest, self.tick, closed)
         except ServingError as error:
             self.failed_requests += 1
             self.trouble = str(error)

@@ -62,12 +62,13 @@ class Intake:
         sources: Sequence[tuple[Source, SourceClock]],
         *,
         now: Callable[[], int],
-        may_read: Callable[[], bool] = lambda: True,
+        may_read: Callable[[bool], bool] = lambda patient: True,
         appended: Callable[[], None] = lambda: None,
     ) -> None:
         """`now`: arrival time, ns UTC.
 
-        `may_read`: false holds patient sources back. `appended` is called after each group is durable.
+        `may_read`: false holds sources back, patient ones or others. `appended` is called after each group is
+        durable.
         """
         self._journal, self._grid, self._layout, self._now = journal, grid, layout, now
         self._sources = [s for s, _ in sources]
@@ -114,7 +115,7 @@ class Intake:
     async def _take(self, source: Source, delivery: Delivery, stop: asyncio.Event) -> None:
         """Waits while much waits: that is how a source is held back."""
         await self._arrivals.put(Arrival(source=source, delivery=delivery))
-        while source.patient and not self._may_read() and not stop.is_set():
+        while not self._may_read(source.patient) and not stop.is_set():
             await asyncio.sleep(LOOK_S / 4)
 
     async def _write(self, readers: Sequence[asyncio.Task[None]], stop: asyncio.Event) -> bool:
@@ -125,7 +126,9 @@ class Intake:
                 if reader.done() and (error := reader.exception()) is not None:
                     raise error
             entries = [entry for a in arrivals for entry in self._entries(a)]
-            if (decision := self.clock.wait(self._now())) is not None:
+            if not self._may_read(False):
+                self.clock.hold(self._now())
+            elif (decision := self.clock.wait(self._now())) is not None:
                 entries.append(Entry(source="clock", source_offset=0, parts={}, clock=decision))
             if entries:
                 await asyncio.to_thread(self._journal.append, entries)

@@ -38,6 +38,9 @@ def _output(status: Status, now_ns: int) -> Iterator[Metric]:
     yield _count("penstock_predictions", "Predictions said.", report.predictions)
     if status.said_ns is not None:
         yield _gauge("penstock_output_age_seconds", "Since a tick was said last.", _age_s(status.said_ns, now_ns))
+    yield _count("penstock_passed_ticks", "Ticks passed over for newer ones: scoring was behind.", report.passed_ticks)
+    yield _count("penstock_passed_predictions", "Withheld for that.", report.passed)
+    yield _gauge("penstock_sources_held", "1: sources are not read, since scoring is behind.", float(status.held))
     yield _gauge("penstock_overdue_seconds", "How long the oldest closed tick waits to be said.", status.overdue_s)
     if status.closed is not None and status.next_tick is not None:
         waiting = max(0, status.closed - status.next_tick)

@@ -1,10 +1,10 @@
-"""What feeds one sink: it follows the speed view, from a durable cursor on, and keeps nothing else.
+"""What drives one sink: it follows a view, from a durable cursor on, and keeps nothing else.
 
-    speed view ──rows behind the cursor──► messages ──► sink ──acknowledged──► cursor
+    view ──what is behind the cursor──► messages ──► sink ──acknowledged──► cursor          (view and cursor: `feed.py`)
 
 A thread of its own, so that a sink that is slow, silent or broken holds up nobody: not the scoring, not the other
 sinks. It falls behind then, and its backlog is the view. Killed anywhere, the next one sends again what was not
-known to be acknowledged: the same bytes, as the view never changes what was said.
+known to be acknowledged: the same bytes, as they are a function of the view.
 """
 
 from __future__ import annotations
@@ -12,22 +12,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Literal
+from collections.abc import Sequence
 
-from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.errors import SinkError
-from penstock.speed.cursor import BEFORE, Cursor
+from penstock.speed.feed import Content, Feed
 from penstock.speed.link import LinkTold
-from penstock.speed.sink import Message, Sink
+from penstock.speed.sink import Sink
 
 log = logging.getLogger(__name__)
 
-TICKS, PREDICTIONS = 64, 4096
-"""Of one sending, at most; a single tick may have more predictions."""
-POLL_S = 0.5
-"""The view is looked at so often even when nobody rings."""
+GRACE_S = 0.5
+"""For a sink that has been closed to notice it."""
 KEEP_S = 1.0
 """Between two writings of the cursor: so much is sent twice after a kill, at most."""
 PAUSE_S = (0.5, 30.0)
@@ -38,7 +33,7 @@ class OutletTold(LinkTold):
     """A sink: its link, and how far it is behind."""
 
     behind_ticks: int
-    """Ticks that are said and not acknowledged."""
+    """Ticks that are said, or aggregated, and not acknowledged."""
     behind_ns: int | None
     """Since when there are any, ns UTC; None while there are none."""
     sent: int
@@ -52,34 +47,30 @@ class OutletTold(LinkTold):
 class Outlet:
     """Of one sink. `start` once, `end` once."""
 
-    def __init__(
-        self, sink: Sink, site: Path, messages: Callable[[Spoken], Sequence[Message]],
-        *, catch_up: Literal["all", "newest"] = "all", pause_s: tuple[float, float] = PAUSE_S,
-    ) -> None:  # fmt: skip
-        self.name, self._sink, self._site, self._messages = sink.name, sink, site, messages
-        self._catch_up, self._pauses_s, self._pause_s = catch_up, pause_s, pause_s[0]
+    def __init__(self, sink: Sink, feed: Feed, *, pause_s: tuple[float, float] = PAUSE_S) -> None:
+        self.name, self._sink, self._feed = sink.name, sink, feed
+        self._pauses_s, self._pause_s = pause_s, pause_s[0]
         self._rung, self._stop, self._ending = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
-        self._newest: int | None = None
         self._behind_ns: int | None = None
         self._kept_s = time.monotonic()
-        self._sent = self._failures = self._skipped = 0
+        self._sent = self._failures = 0
+
+    @property
+    def content(self) -> Content:
+        """What it sends."""
+        return self._feed.content
 
     def start(self) -> None:
-        """Begin behind the cursor; a new sink begins with what is said from now on. Raises SiteError."""
-        self._view = SpeedView.open(self._site / "views" / "speed.sqlite")
-        self._cursor = Cursor(self._site / "speed" / "sinks", self.name)
-        self._newest = self._view.last_tick()
-        if self._cursor.tick is None:
-            self._cursor.move(BEFORE if self._newest is None else self._newest)
-            self._cursor.keep()
-        if self._behind():
+        """Begin behind the cursor; a new sink begins with what is said from now on. Raises SiteError, ArchiveError."""
+        self._feed.open()
+        if self._feed.behind():
             self._behind_ns = self._sink.link.now()
         self._thread.start()
 
     def ring(self, tick: int) -> None:
-        """`tick` is said, and all before it."""
-        self._newest = tick
+        """`tick` is said (or aggregated), and all before it."""
+        self._feed.ring(tick)
         if self._behind_ns is None:
             self._behind_ns = self._sink.link.now()
         self._rung.set()
@@ -97,13 +88,13 @@ class Outlet:
         self._stop.set()
         self._rung.set()
         self._sink.close()
-        self._thread.join(POLL_S)
+        self._thread.join(GRACE_S)
 
     def told(self) -> OutletTold:
         """For the status."""
         return OutletTold(
-            **self._sink.link.told(), behind_ticks=self._behind(), behind_ns=self._behind_ns,
-            sent=self._sent, failures=self._failures, skipped=self._skipped,
+            **self._sink.link.told(), behind_ticks=self._feed.behind(), behind_ns=self._behind_ns,
+            sent=self._sent, failures=self._failures, skipped=self._feed.skipped,
         )  # fmt: skip
 
     # In its thread
@@ -115,7 +106,7 @@ class Outlet:
                 self._follow()
             except Exception as error:  # whatever a sink does wrong, nobody else suffers
                 self._failed(error)
-            if self._ending.is_set() and (not self._sink.link.up or not self._behind()):
+            if self._ending.is_set() and (not self._sink.link.up or not self._feed.behind()):
                 break
             self._stop.wait(self._pause_s)
             self._pause_s = min(2 * self._pause_s, self._pauses_s[1])
@@ -126,49 +117,32 @@ class Outlet:
         while not self._stop.is_set():
             ending = self._ending.is_set()
             self._rung.clear()
-            rows = self._waiting()
-            if rows:
-                self._send(rows)
-            elif ending:
+            if self._send():
+                continue
+            if ending:
                 return
-            else:
-                self._keep(0.0)
-                self._rung.wait(POLL_S)
+            self._keep(0.0)
+            self._rung.wait(self._feed.poll_s)
 
-    def _waiting(self) -> Sequence[Spoken]:
-        """What comes next, some of it."""
-        after = self._cursor.tick
-        assert after is not None
-        rows = self._view.newest_each(after) if self._catch_up == "newest" else self._view.after(after, TICKS)
-        if rows and after == BEFORE:
-            self._cursor.move(rows[0].tick - 1)
-        return rows
-
-    def _send(self, rows: Sequence[Spoken]) -> None:
-        before = self._cursor.tick
-        assert before is not None
-        for some in _groups(rows):
-            messages = [message for spoken in some for message in self._messages(spoken)]
+    def _send(self) -> bool:
+        """What comes next, some of it; whether there was any."""
+        any_came = False
+        for messages in self._feed.pieces():
+            any_came = True
+            self._keep(KEEP_S)
             if messages:
                 self._sink.send(messages)
             self._sent += len(messages)
-            self._cursor.move(some[-1].tick)
-            self._keep(KEEP_S)
-        if self._pause_s > self._pauses_s[0]:  # it had failed
-            self._pause_s, self._sink.link.trouble = self._pauses_s[0], None
-        if self._catch_up == "newest":
-            self._skipped += rows[-1].tick - before - len(rows)
-        if not self._behind():
+            if self._pause_s > self._pauses_s[0]:  # it had failed
+                self._pause_s, self._sink.link.trouble = self._pauses_s[0], None
+        if not self._feed.behind():
             self._behind_ns = None
+        return any_came
 
     def _keep(self, after_s: float) -> None:
         if time.monotonic() - self._kept_s >= after_s:
-            self._cursor.keep()
+            self._feed.keep()
             self._kept_s = time.monotonic()
-
-    def _behind(self) -> int:
-        tick, newest = self._cursor.tick, self._newest
-        return 0 if newest is None or tick is None or tick == BEFORE else max(0, newest - tick)
 
     def _failed(self, error: Exception) -> None:
         if self._stop.is_set():
@@ -182,11 +156,11 @@ class Outlet:
 
     def _leave(self) -> None:
         try:
-            self._cursor.keep()
+            self._feed.keep()
         except Exception:
             log.exception("sink %s: what was acknowledged last will be sent again", self.name)
         self._sink.close()
-        self._view.close()
+        self._feed.close()
 
 
 def end_all(outlets: Sequence[Outlet], deadline_s: float) -> None:
@@ -196,15 +170,3 @@ def end_all(outlets: Sequence[Outlet], deadline_s: float) -> None:
         outlet.last()
     for outlet in outlets:
         outlet.end(max(0.0, until - time.monotonic()))
-
-
-def _groups(rows: Sequence[Spoken]) -> Iterator[Sequence[Spoken]]:
-    """`rows` in order, so many at a time that a sending stays small."""
-    first, size = 0, 0
-    for at, row in enumerate(rows):
-        if at > first and size + len(row.members) > PREDICTIONS:
-            yield rows[first:at]
-            first, size = at, 0
-        size += len(row.members)
-    if first < len(rows):
-        yield rows[first:]

@@ -111,6 +111,10 @@ class Newest:
         """Values that wait, over all shards."""
         return sum(s.backlog for s in self.shards.values())
 
+    def closed(self) -> int:
+        """Ticks below can be brought up to date in every shard, each of which must have closed one."""
+        return min(closed for s in self.shards.values() if (closed := s.ready()) is not None)
+
     def ready(self, tick: int) -> bool:
         """Whether every shard has closed `tick`."""
         return all(s.reaches(tick) for s in self.shards.values())

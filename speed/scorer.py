@@ -18,6 +18,7 @@ from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.errors import ServingError
 from penstock.speed.cutting import Answers, cut_all
 from penstock.speed.delays import Delays
+from penstock.speed.overload import ALL, Overload, newest_at, passed_over, reaches
 from penstock.speed.plan import ReadPlan
 from penstock.speed.rows import Newest
 
@@ -39,29 +40,40 @@ class PlanTooSmall:
 class Scorer:
     """Says each tick once, in order."""
 
-    def __init__(self, scoring: Scoring, view: SpeedView) -> None:
-        self._scoring, self._view = scoring, view
+    def __init__(self, scoring: Scoring, view: SpeedView, overload: Overload = ALL) -> None:
+        self._scoring, self._view, self._overload = scoring, view, overload
+        self._until: int | None = None
+        """Ticks below are said for the newest alone, since scoring was behind; None: it never was."""
+        self._known: tuple[Member, ...] | None = None
+        """The members as last heard of."""
         self.delays = Delays()
         """From each tick's request to its answer."""
         self._covered: tuple[ReadPlan, tuple[Member, ...]] | None = None
         self._most = GROUP_TICKS
         """Ticks of one request; what is too much for a busy server would else be asked for ever."""
 
-    def publish(self, plan: ReadPlan, newest: Newest, tick: int) -> tuple[Spoken, ...] | PlanTooSmall:
+    def publish(
+        self, plan: ReadPlan, newest: Newest, tick: int, closed: int | None = None
+    ) -> tuple[Spoken, ...] | PlanTooSmall:  # fmt: skip
         """Score `tick`, which must be ready, and the closed ticks behind it; write them; what was said.
+
+        `closed`: ticks below are closed, whether they are ready or not: so far scoring is behind.
 
         Raises ServingError when no answer came: nothing was said then, and the same call may be made again.
         Raises SiteError when the view cannot be written.
         """
-        members, last = self._scoring.members(), 0
+        until = self._overloaded(newest, tick, closed)
+        members, last = self._members(tick, until), 0
         told: dict[str, tuple[Answers, Said | None]] = {}
         for _ in range(MOVES):
             if not self._covers(plan, members):
                 return PlanTooSmall(members=members)
-            last = last or min(newest.bring_up(tick), tick + min(self._most, _group(members)))
+            last = last or self._last(members, newest, tick, until)
             kept = {m.name: k for m in members if (k := _kept(told.get(m.name), m)) is not None}
-            cut = cut_all([m for m in members if m.name not in kept], newest, tick, last)
+            cut = _cut([m for m in members if m.name not in kept], newest, (tick, last), until)
             told = {m.name: kept.get(m.name) or (cut[m.name], None) for m in members}
+            if until is not None and all(a.ask is None for a, _ in told.values()):
+                break  # nobody is asked: not even whether anybody is there
             self._ask(told, last - tick)
             asked, members = members, self._scoring.members()
             if members is asked:
@@ -69,6 +81,29 @@ class Scorer:
         spoken = tuple(speak(list(told.values()), newest, tick, last))
         self._view.write(spoken)
         return spoken
+
+    def _overloaded(self, newest: Newest, tick: int, closed: int | None) -> int | None:
+        """One past the newest tick at hand where scoring is behind, or was so when that tick was at hand."""
+        ready = newest.closed()
+        if self._overload.passes(max(ready, closed or ready) - tick):
+            self._until = ready
+        return self._until if self._until is not None and tick < self._until else None
+
+    def _members(self, tick: int, until: int | None) -> tuple[Member, ...]:
+        """As they are now; for ticks that nobody is asked for, as they were last heard of. Raises ServingError."""
+        try:
+            self._known = self._scoring.members()
+        except ServingError:
+            if until is None or self._known is None or reaches(self._known, tick, until) == tick + 1:
+                raise
+        return self._known
+
+    def _last(self, members: tuple[Member, ...], newest: Newest, tick: int, until: int | None) -> int:
+        """One past the ticks that are said now."""
+        ready = newest.bring_up(tick)
+        if until is None:
+            return min(ready, tick + min(self._most, _group(members)))
+        return min(ready, tick + GROUP_TICKS, reaches(members, tick, until))
 
     def _ask(self, told: dict[str, tuple[Answers, Said | None]], ticks: int) -> None:
         """One request for the members that have windows and no answer yet. Raises ServingError."""
@@ -97,6 +132,15 @@ class Scorer:
         covered = plan.covers([m.spec for m in members])
         self._covered = (plan, members) if covered else None
         return covered
+
+
+def _cut(
+    members: Sequence[Member], newest: Newest, ticks: tuple[int, int], until: int | None
+) -> dict[str, Answers]:  # fmt: skip
+    """By name, what is to be asked at ticks first..last-1; nothing of a member that answers again below `until`."""
+    over = [] if until is None else [m for m in members if newest_at(m, until) >= ticks[1]]
+    passed = {m.name: passed_over(m, *ticks) for m in over}
+    return cut_all([m for m in members if m.name not in passed], newest, *ticks) | passed
 
 
 def _kept(told: tuple[Answers, Said | None] | None, member: Member) -> tuple[Answers, Said | None] | None:

@@ -29,6 +29,7 @@ from penstock.speed.following import POLL_S, Broken, Following, Place
 from penstock.speed.intake import Intake
 from penstock.speed.link import Link
 from penstock.speed.outlet import end_all
+from penstock.speed.overload import ALL
 from penstock.speed.plan import ReadPlan, forget_plans
 from penstock.speed.process import alone, connected, signals_to
 from penstock.speed.rate import Rate
@@ -60,6 +61,8 @@ class _Counts:
     ticks: int = 0
     predictions: int = 0
     failed_requests: int = 0
+    passed_ticks: int = 0
+    passed: int = 0
     first_prediction_ns: int | None = None
     rereadings: int = 0
     resubmitted: int = 0
@@ -79,7 +82,9 @@ class Service:
         self._journal = Journal.open(setup.site / "journal", segment_bytes=setup.segment_bytes)
         self._upkeep = Upkeep(setup, self._journal)
         self._view = SpeedView.open(setup.site / "views" / "speed.sqlite")
-        self._scorer = Scorer(setup.scoring, self._view)
+        live = any(not source.patient for source, _ in setup.sources)
+        self._overload = setup.overload if live else ALL
+        self._scorer = Scorer(setup.scoring, self._view, self._overload)
         self._stop = asyncio.Event()
         self._stopped_at: float | None = None
         self._counts = _Counts()
@@ -90,6 +95,8 @@ class Service:
         self._following: Following | None = None
         self._intake_done = False
         self._ended = False
+        self._next_tick: int | None = None
+        """To be said next, while nothing follows the log."""
         self.told: Status | None = None
         """How it stood a second ago; None before that."""
         self._said_position = self._view.last_position()
@@ -131,12 +138,12 @@ class Service:
                     await asyncio.gather(*work)
                     for task in beside:
                         task.cancel()
+                await self._upkeep.at_the_end(self._said_position)  # before the sinks end: they send what it aggregates
             except* PenstockError as errors:
                 # One cause is enough: the others were only cancelled because of it.
                 raise errors.exceptions[0] from None
             finally:
                 await asyncio.to_thread(end_all, self._setup.outlets, SINKS_S)
-            await self._upkeep.at_the_end(self._said_position)
             self._rate.end()
             self._write_status()
 
@@ -161,6 +168,8 @@ class Service:
             ended=self._ended,
             tick_ms=self._scorer.delays.told(),
             said_ms=self._closes.delays.told(),
+            passed_ticks=counts.passed_ticks,
+            passed=counts.passed,
         )
 
     # Into the journal
@@ -178,8 +187,12 @@ class Service:
         if self._following is not None:
             self._following.ring()
 
-    def _may_read(self) -> bool:
-        """No, while closed ticks wait to be said and the log has grown long meanwhile."""
+    def _may_read(self, patient: bool) -> bool:
+        """No, while too many ticks wait; of a patient source, while any do and the log has grown long meanwhile."""
+        if self._overload.blocks(self._waiting()):
+            return False
+        if not patient:
+            return True
         closed, following = self._intake.clock.closed, self._following
         if closed is None or (following is not None and following.due >= closed):
             return True
@@ -191,6 +204,12 @@ class Service:
         closed, following = self._intake.clock.closed, self._following
         return closed if closed is None or following is None else closed - following.wait
 
+    def _waiting(self) -> int:
+        """Ticks that could be said and are not."""
+        sayable, following = self._sayable(), self._following
+        tick = following.tick if following is not None else self._next_tick
+        return 0 if sayable is None or tick is None else max(0, sayable - tick)
+
     # Out of the journal
 
     async def _say(self, client: Client) -> None:
@@ -200,10 +219,15 @@ class Service:
             specs = _joined(specs, await self._members())
             plan = ReadPlan.of(specs, self._setup.resolve, self._setup.layout(), self._setup.grid)
             setup = self._setup
-            self._following = Following(client, setup.site, self._journal, self._scorer, plan, place, hatch=setup.hatch)
+            self._next_tick = place.tick
+            self._following = Following(
+                client, setup.site, self._journal, self._scorer, plan, place,
+                hatch=setup.hatch, closed=lambda: self._intake.clock.closed,
+            )  # fmt: skip
             outcome = await self._following.run(self._tell, self._done)
             self._counts.failed_requests += self._following.failed_requests
             self._counts.resubmitted += self._following.resubmitted
+            self._next_tick = self._following.tick
             progressed, self._following = self._following.tick > place.tick, None
             if outcome is None:
                 return
@@ -254,8 +278,11 @@ class Service:
         counts.ticks += len(spoken)
         counts.said_ns = self._setup.now()
         for outlet in self._setup.outlets:
-            outlet.ring(spoken[-1].tick)
+            if outlet.content == "predictions":
+                outlet.ring(spoken[-1].tick)
         self._rate.see(self._setup.now() / 1e9, spoken[-1].tick + 1)
+        counts.passed_ticks += sum(bool((s.reasons == Reason.OVERLOAD).any()) for s in spoken)
+        counts.passed += sum(int((s.reasons == Reason.OVERLOAD).sum()) for s in spoken)
         said = sum(int((s.reasons == Reason.OK).sum()) for s in spoken)
         if said and counts.first_prediction_ns is None:
             counts.first_prediction_ns = self._setup.now()
@@ -309,6 +336,7 @@ class Service:
             sinks={outlet.name: outlet.told() for outlet in self._setup.outlets},
             said=self._said_position,
             said_ns=counts.said_ns,
+            held=self._overload.blocks(self._waiting()),
             overdue_s=self._closes.overdue_s(time.monotonic()),
             journal_bytes=self._journal.kept_bytes,
             archived_ns=self._upkeep.archived_ns,

@@ -19,6 +19,7 @@ from penstock.data.views.speed_view import Spoken
 from penstock.data.window_spec import WindowSpec
 from penstock.speed.clock import SourceClock
 from penstock.speed.outlet import Outlet
+from penstock.speed.overload import ALL, Overload
 from penstock.speed.plan import Resolve
 from penstock.speed.source import Source
 
@@ -57,5 +58,7 @@ class Setup:
     """Wall clock, ns UTC."""
     outlets: Sequence[Outlet] = ()
     """Of the sinks, not started."""
+    overload: Overload = ALL
+    """What happens when scoring cannot keep up with live sources; a replay of files is held back in any case."""
     on_tick: Callable[[Spoken], None] = lambda spoken: None
     """Told of each tick after it is durable; must not raise."""

@@ -51,6 +51,10 @@ class Report:
     """Readings that came ahead of the watermark, but too late for some window that was cut; see `Tag.ahead_ns`."""
     said_ms: Told = field(default_factory=lambda: Delays().told())
     """From a tick's close, durable in the journal, to its row in the speed view; ticks closed in this run."""
+    passed_ticks: int = 0
+    """Ticks said that some model was not asked for, since scoring was behind."""
+    passed: int = 0
+    """Predictions withheld for that: reason OVERLOAD."""
 
 
 class SourceTold(LinkTold):
@@ -94,6 +98,8 @@ class Status:
     """Sequence that closed the newest tick said."""
     said_ns: int | None = None
     """When a tick was said last, in this run."""
+    held: bool = False
+    """Whether sources are not read, since too many ticks wait to be said."""
     overdue_s: float = 0.0
     """How long the oldest closed tick waits to be said."""
     journal_bytes: int = 0

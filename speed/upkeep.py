@@ -88,6 +88,9 @@ class Upkeep:
         tail = journal.tail  # before the tags: another process may register some and then append to them
         done = carry_out(self._work(tail, pieces))
         self.archived_ns = setup.now()
+        for outlet in setup.outlets:
+            if outlet.content == "aggregates" and done.until is not None:
+                outlet.ring(done.until - 1)
         if said is not None:
             # A ring at the last tick said is built from a commit at or before it and the journal from there.
             position = archive.at(said).position

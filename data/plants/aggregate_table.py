@@ -18,7 +18,7 @@ def read_aggregates(table: Table, period_ns: int, tags: Mapping[str, Tag]) -> Ag
     stored = [tag.name for tag in tags.values() if tag.expr is None]
     patterns = table.texts("tags") if "tags" in table else ("*",)
     return AggregateSpec(
-        periods_ns=_periods(table, period_ns), tags=_chosen(table, patterns, Names(stored))
+        periods_ns=_periods(table, period_ns), tags=chosen(table, "tags", patterns, Names(stored), "stored tags")
     )  # fmt: skip
 
 
@@ -39,16 +39,14 @@ def _periods(table: Table, period_ns: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _chosen(table: Table, patterns: tuple[str, ...], names: Names) -> tuple[str, ...]:
-    """In the order of the file; a pattern with "!" takes names away again."""
-    chosen: set[str] = set()
+def chosen(table: Table, key: str, patterns: tuple[str, ...], names: Names, what: str) -> tuple[str, ...]:
+    """Of `names`, in their order; a pattern with "!" takes names away again. Mistakes are noted at `key`."""
+    found: set[str] = set()
     for pattern in patterns:
         bare = pattern.removeprefix("!")
-        found = [bare] if bare in names else names.matching(bare)
-        if not found:
+        some = [bare] if bare in names else names.matching(bare)
+        if not some:
             near = near_name(bare, names.sorted)
-            table.mistakes.add(
-                table.place("tags"), shown(pattern), "stored tags: names, globs, exclusions with !", near
-            )
-        chosen = chosen - set(found) if pattern.startswith("!") else chosen | set(found)
-    return tuple(name for name in names.position if name in chosen)
+            table.mistakes.add(table.place(key), shown(pattern), f"{what}: names, globs, exclusions with !", near)
+        found = found - set(some) if pattern.startswith("!") else found | set(some)
+    return tuple(name for name in names.position if name in found)

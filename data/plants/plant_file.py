@@ -76,7 +76,7 @@ def _parse(path: Path) -> tuple[Plant, list[Mistake]]:
     models = _models(root, assets, scope)
     sources = read_sources(root.sub("sources"), period_ns)
     kept = read_aggregates(root.sub("aggregates"), period_ns, tags) if "aggregates" in root else AggregateSpec()
-    sinks = read_sinks(root.sub("sinks"))
+    sinks = read_sinks(root.sub("sinks"), kept)
     for entry in (alarms := root.sub("alarms")).names():
         alarms.sub(entry)
     plant = Plant(

@@ -1,10 +1,12 @@
 """The view of aggregates: a summary per period and tag, as an icechunk repository of its own.
 
     <period in ticks>/<block>/{count, low, high, total, ...}     [BLOCK periods, tag ids]
+    <period in ticks>/<block>/{revision, changed}                how often each has changed; the commit that did it
 
 Period p of n ticks is that of ticks p n .. (p + 1) n - 1. A commit is atomic and durable and says what it is of
-(`Mark`), so readers see the view before it or after it, and whoever was killed goes on from the mark. The view is
-derived: if it is lost, the archive gives it again. This file knows nothing of archives, journals and clocks.
+(`Mark`), so readers see the view before it or after it, and whoever was killed goes on from the mark. Commits are
+numbered: who has read up to one finds what changed since. The view is derived: if it is lost, the archive gives it
+again. This file knows nothing of archives, journals and clocks.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import icechunk
 import numpy as np
@@ -24,6 +27,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from penstock.data.archive.repository import BRANCH, sync_filesystem, translated
 from penstock.data.summary import Summary
 from penstock.data.views import store
+from penstock.data.views.changes import Changes, Ranges, with_commit
 
 FORMAT = 1
 BLOCK = 1024
@@ -34,7 +38,8 @@ FILLS: Mapping[str, tuple[str, float]] = {
     "total_rest": ("float64", 0.0), "squares": ("float64", 0.0), "squares_rest": ("float64", 0.0),
 }  # fmt: skip
 """Dtype of each array, and what a period without readings has."""
-Ranges = tuple[tuple[int, int], ...]
+STAMPS: Mapping[str, tuple[str, float]] = {"revision": ("uint32", 0), "changed": ("uint32", 0)}
+"""Likewise; a period that was never written is of commit 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +54,11 @@ class Mark:
     """Periods [first, last) of the shortest length that are still to be computed again."""
     periods: tuple[int, ...]
     """Lengths in ticks, ascending."""
+
+    @property
+    def told(self) -> int:
+        """Tick: periods that end at or before it are as they are meant to be."""
+        return min([self.until, *(first * self.periods[0] for first, _ in self.todo)])
 
     def attributes(self) -> dict[str, Any]:
         """As the root group has it."""
@@ -71,6 +81,8 @@ class AggregatesView:
     def __init__(self, folder: Path, root: zarr.Group) -> None:
         self.folder = folder
         self._root = root
+        self._touched: list[tuple[int, int]] = []
+        self._most = _number(root, "most")
 
     @classmethod
     def open(cls, folder: Path) -> AggregatesView | None:
@@ -86,6 +98,20 @@ class AggregatesView:
         """What it is of."""
         return Mark.of(self._root.attrs)
 
+    @property
+    def name(self) -> str:
+        """Of this view: one that is made after it was lost has another, and counts its commits anew."""
+        return str(self._root.attrs.get("name", ""))
+
+    @property
+    def commits(self) -> int:
+        """Number of the newest commit."""
+        return _number(self._root, "commits")
+
+    def changes(self, after: int) -> Changes:
+        """By commit, those behind `after`: periods of the shortest length that they, or longer ones with them, made."""
+        return tuple(each for each in self._changes() if each[0] > after)
+
     def bounds(self) -> NDArray[np.float64]:
         """[tags, 2] range of each tag that the view was computed with; NaN for tags without aggregates."""
         return np.asarray(self._root["bounds"][:]) if "bounds" in self._root else np.empty((0, 2))  # type: ignore[index]
@@ -93,42 +119,39 @@ class AggregatesView:
     def read(self, period: int, tags: NDArray[np.int32], first: int, last: int) -> Summary:
         """[last - first, m] periods first..last-1 of tag ids [m]; without readings where nothing is stored."""
         out = Summary.empty(max(0, last - first), len(tags))
-        for block, rows, here in _blocks(first, last):
-            path = f"{period}/{block}"
-            if path not in self._root or not len(tags):
-                continue
-            for name, into in out.columns().items():
-                with translated(self.folder):
-                    array: Any = self._root[f"{path}/{name}"]
-                    known = np.flatnonzero(tags < array.shape[1])
-                    if len(known):
-                        c0, c1 = int(tags[known].min()), int(tags[known].max()) + 1
-                        into[here, known] = array[rows, c0:c1][:, tags[known] - c0]
+        self._read(out.columns(), period, tags, first, last)
         return out
 
-    def put(self, period: int, tags: NDArray[np.int32], first: int, found: Summary, width: int) -> None:
-        """Write periods from `first` on of ascending tag ids [m]; `width`: ids that the site has given.
+    def stamps(
+        self, period: int, tags: NDArray[np.int32], first: int, last: int
+    ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        """[last - first, m] how often each has changed since it was first told, and the commit that did it last."""
+        out = {name: np.zeros((max(0, last - first), len(tags)), np.uint32) for name in STAMPS}
+        self._read(out, period, tags, first, last)
+        return out["revision"], out["changed"]
 
-        What holds no reading is not written: cells never go, so there was none before either.
-        """
-        if not found.count.any():
-            return
+    def put(self, period: int, tags: NDArray[np.int32], first: int, found: Summary, width: int) -> None:
+        """Write periods from `first` on of ascending tag ids [m]; `width`: ids that the site has given."""
         for block, rows, here in _blocks(first, first + len(found)):
-            group = self._group(f"{period}/{block}", width)
-            whole = len(tags) == int(tags[-1]) - int(tags[0]) + 1
-            c0, c1 = int(tags[0]), int(tags[-1]) + 1
-            for name, values in found.columns().items():
+            path, part = f"{period}/{block}", found[here]
+            if not part.count.any() and path not in self._root:
+                continue
+            group = self._group(path, width)
+            stamps = self._stamped(period, tags, first + here.start, part)
+            for name, values in {**part.columns(), **stamps}.items():
                 with translated(self.folder):
-                    array: Any = group[name]
-                    part = values[here]
-                    if not whole:
-                        part = np.array(array[rows, c0:c1])
-                        part[:, tags - c0] = values[here]
-                    array[rows, c0:c1] = part
+                    _write(group[name], rows, tags, values)
+
+    def touch(self, first: int, last: int) -> None:
+        """Periods first..last-1 of the shortest length, and the longer ones of them, are made by the commit to come."""
+        self._touched.append((first, last))
 
     def begin(self, bounds: NDArray[np.float64], *, anew: bool) -> None:
-        """Note the tags' ranges; `anew`: all that was computed goes."""
+        """Note the tags' ranges; `anew`: all that was computed goes, and what comes has a higher revision."""
         if anew:
+            if any(self._root.group_keys()):
+                self._most += 1
+                self._root.attrs.update({"first": self._most, "changes": []})  # of periods of other lengths
             for key in list(self._root.group_keys()):
                 del self._root[key]
         if "bounds" in self._root:
@@ -137,11 +160,63 @@ class AggregatesView:
 
     def note(self, mark: Mark) -> None:
         """What the commit to come is of."""
-        self._root.attrs.update(mark.attributes())
+        number = self.commits + 1
+        made = with_commit(self._changes(), number, self._touched)
+        changes = [[commit, [list(each) for each in ranges]] for commit, ranges in made]
+        more: dict[str, Any] = {
+            "commits": number,
+            "changes": changes,
+            "most": self._most,
+            "name": self.name or uuid4().hex,
+        }
+        self._root.attrs.update({**mark.attributes(), **more})
+
+    def _changes(self) -> Changes:
+        said: Any = self._root.attrs.get("changes", [])
+        return tuple((commit, tuple((first, last) for first, last in ranges)) for commit, ranges in said)
+
+    def _read(
+        self, into: Mapping[str, NDArray[Any]], period: int, tags: NDArray[np.int32], first: int, last: int
+    ) -> None:  # fmt: skip
+        """What is stored of these arrays; the rest of them stays."""
+        for block, rows, here in _blocks(first, last):
+            path = f"{period}/{block}"
+            if path not in self._root or not len(tags):
+                continue
+            for name, out in into.items():
+                with translated(self.folder):
+                    if f"{path}/{name}" not in self._root:
+                        continue  # of a view that had no stamps yet
+                    array: Any = self._root[f"{path}/{name}"]
+                    known = np.flatnonzero(tags < array.shape[1])
+                    if len(known):
+                        c0, c1 = int(tags[known].min()), int(tags[known].max()) + 1
+                        out[here, known] = array[rows, c0:c1][:, tags[known] - c0]
+
+    def _stamped(
+        self, period: int, tags: NDArray[np.int32], first: int, found: Summary
+    ) -> Mapping[str, NDArray[np.uint32]]:  # fmt: skip
+        """The stamps that go with `found`: of what is not, to the bit, what is stored."""
+        revision, changed = self.stamps(period, tags, first, first + len(found))
+        count = {"count": np.zeros(found.count.shape, np.uint32)}
+        self._read(count, period, tags, first, first + len(found))
+        known = (count["count"] > 0) | (changed > 0)
+        differs = found.count != count["count"]
+        if (known & ~differs).any():
+            before = self.read(period, tags, first, first + len(found)).columns()
+            for name, values in found.columns().items():
+                differs |= _bits(values) != _bits(before[name])
+        revision = np.where(differs, np.where(known, revision + np.uint32(1), self._first()), revision)
+        self._most = max(self._most, int(revision.max(initial=0)))
+        return {"revision": revision.astype(np.uint32), "changed": np.where(differs, self.commits + 1, changed)}
+
+    def _first(self) -> np.uint32:
+        """Revision of what is told for the first time."""
+        return np.uint32(_number(self._root, "first"))
 
     def _group(self, path: str, width: int) -> Any:
         with translated(self.folder):
-            for name, (dtype, fill) in FILLS.items():
+            for name, (dtype, fill) in {**FILLS, **STAMPS}.items():
                 if f"{path}/{name}" not in self._root:
                     self._root.create_array(
                         f"{path}/{name}", shape=(BLOCK, width), chunks=CHUNK, dtype=dtype, fill_value=fill,
@@ -191,6 +266,24 @@ def writing(folder: Path, *, deadline_s: float) -> Iterator[Writing]:
     """
     with store.written(folder, deadline_s=deadline_s) as repository:
         yield Writing(folder, repository)
+
+
+def _number(root: zarr.Group, name: str) -> int:
+    said: Any = root.attrs.get(name, 0)
+    return int(said)
+
+
+def _write(array: Any, rows: slice, tags: NDArray[np.int32], values: NDArray[Any]) -> None:
+    c0, c1 = int(tags[0]), int(tags[-1]) + 1
+    if len(tags) < c1 - c0:
+        part = np.array(array[rows, c0:c1])
+        part[:, tags - c0] = values
+        values = part
+    array[rows, c0:c1] = values
+
+
+def _bits(values: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
 
 
 def _blocks(first: int, last: int) -> Iterator[tuple[int, slice, slice]]:

@@ -15,6 +15,10 @@ HEAD = '[plant]\nname = "mill"\nperiod = "10s"\n[tags]\nA = {}\n'
 OUT = '[sinks.out]\nkind = "mqtt"\ntopic = "penstock/{plant}/{model}"\n'
 
 
+KEPT = '[aggregates]\nperiods = ["1min", "1h"]\n'
+SUMS = '[sinks.sums]\nkind = "mqtt"\ntopic = "sums/{tag}/{period}"\naggregates = "*"\n'
+
+
 def plant(folder: Path, text: str) -> Path:
     (folder / "plant.toml").write_text(HEAD + text)
     return folder / "plant.toml"
@@ -24,6 +28,22 @@ def test_defaults(tmp_path: Path) -> None:
     found = load_plant(plant(tmp_path, OUT)).sinks
     assert found == {"out": SinkSpec(name="out", kind="mqtt", topic="penstock/{plant}/{model}")}
     assert found["out"].sends("nox")
+
+
+def test_a_sink_of_aggregates(tmp_path: Path) -> None:
+    found = load_plant(plant(tmp_path, KEPT + SUMS)).sinks["sums"]
+    assert (found.aggregates, found.functions) == (("A",), ("count", "mean", "min", "max", "std"))
+    assert found.periods_ns == (60 * 10**9, 3600 * 10**9)
+    assert (found.tag, found.retain) == ("{tag}.{function}.{period}", False)
+    some = load_plant(plant(tmp_path, KEPT + SUMS + 'periods = "1h"\nfunctions = ["std", "min"]\n')).sinks["sums"]
+    assert (some.periods_ns, some.functions) == ((3600 * 10**9,), ("min", "std"))
+
+
+def test_no_sink_of_aggregates_feeds_a_source_of_its_plant(tmp_path: Path) -> None:
+    text = '[sources.plc]\nkind = "mqtt"\ntopics = ["sums/+/1h"]\n'
+    plant(tmp_path, KEPT + SUMS + text)
+    site = '[sources.plc]\nurl = "mqtt://broker"\n[sinks.sums]\nurl = "mqtt://broker"\n'
+    assert [key for key, _, _ in told(tmp_path, site)] == ["sinks.sums.topic"]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +60,14 @@ def test_defaults(tmp_path: Path) -> None:
         (OUT + 'catch_up = "some"\n', "sinks.out.catch_up", '"all", "newest"'),
         (OUT + "retain = 1\n", "sinks.out.retain", "true or false"),
         (OUT + 'url = "mqtt://x"\n', "sinks.out.url", "one of kind, topic"),
+        (OUT + 'periods = "1min"\n', "sinks.out.periods", "one of kind, topic"),
+        (SUMS, "sinks.sums.aggregates", "a plant with a table [aggregates]"),
+        (KEPT + SUMS + 'models = "nox"\n', "sinks.sums.models", "one of kind, topic"),
+        (KEPT + SUMS + 'periods = ["1min", "5min"]\n', "sinks.sums.periods", 'periods of [aggregates]: "1min", "1h"'),
+        (KEPT + SUMS + 'functions = "median"\n', "sinks.sums.functions", '"count", "mean", "min", "max", "std"'),
+        (KEPT + SUMS + 'tag = "{model}"\n', "sinks.sums.tag", "{plant}, {tag}, {period} or {function}"),
+        (KEPT + SUMS + 'catch_up = "newest"\n', "sinks.sums.catch_up", '"all"'),
+        (KEPT + SUMS.replace('"*"', '"B"'), "sinks.sums.aggregates", "tags of [aggregates]"),
         ('[sinks."a b"]\nkind = "mqtt"\ntopic = "x"\n', "sinks", "letters, digits"),
     ],
 )

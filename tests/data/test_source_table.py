@@ -65,3 +65,18 @@ def test_the_two_files_must_fit_together(tmp_path: Path, site: str, key: str, wh
         check_place(tmp_path)
     assert [m.key for m in told.value.mistakes] == [key]
     assert why in told.value.mistakes[0].allowed
+
+
+def test_an_opcua_server_is_not_held_back(tmp_path: Path) -> None:
+    (tmp_path / "plant.toml").write_text(
+        '[plant]\nname = "p"\nperiod = "1s"\n[tags]\nA = {}\n[sources.plc]\nkind = "opcua"\nnodes = ["i=85"]\n'
+    )
+    for overload, fine in (("newest", True), ("block", False)):
+        text = f'[stream]\noverload = "{overload}"\n[sources.plc]\nurl = "opc.tcp://plc:4840"\n'
+        (tmp_path / "site.toml").write_text(text)
+        if fine:
+            check_place(tmp_path)
+            continue
+        with pytest.raises(PlantError) as caught:
+            check_place(tmp_path)
+        assert [(m.key, m.found) for m in caught.value.mistakes] == [("stream.overload", '"block", with source plc')]

@@ -247,6 +247,7 @@ def said_rows(values: list[float], *, version: int = 1, reason: int = 0, window:
         (said_rows([2.0], window=8), False, "unexplained"),
         (said_rows([2.0], version=2), True, "other_version"),
         (said_rows([np.nan], reason=Reason.NO_ANSWER), True, "no_answer_live"),
+        (said_rows([np.nan], reason=Reason.OVERLOAD, window=0), False, "passed_over_live"),
         (said_rows([np.nan], reason=Reason.BAD_INPUT), False, "unexplained"),
         (said_rows([np.nan], version=0, reason=Reason.NO_MODEL), False, "not_said_live"),
     ],

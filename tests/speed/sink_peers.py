@@ -19,6 +19,7 @@ from penstock.data.plant import SinkSpec
 from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason
+from penstock.speed.feed_said import SaidFeed
 from penstock.speed.formats.predictions import Predictions
 from penstock.speed.link import Link
 from penstock.speed.outlet import Outlet
@@ -74,7 +75,7 @@ def mqtt(broker: Broker, spec: SinkSpec, answer_s: float = 10.0) -> Mqtt:
 
 
 def outlet(sink: Sink, site: Path, spec: SinkSpec, catch_up: Literal["all", "newest"] = "all") -> Outlet:
-    return Outlet(sink, site, predictions(spec).messages, catch_up=catch_up, pause_s=(0.05, 0.5))
+    return Outlet(sink, SaidFeed(site, sink.name, predictions(spec).messages, catch_up), pause_s=(0.05, 0.5))
 
 
 class Reader:

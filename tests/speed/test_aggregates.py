@@ -15,13 +15,14 @@ import small_site as small
 from test_service import run, setup
 
 from penstock.cluster import local_cluster
-from penstock.data.aggregating import Wanted, bring_up, joined, standing_of
+from penstock.data.aggregating import Wanted, bring_up, standing_of
 from penstock.data.archive import Archive
 from penstock.data.archive.archiver import drain
 from penstock.data.grid import Cells
 from penstock.data.journal import Entry
 from penstock.data.summary import Summary
 from penstock.data.views.aggregates import AggregatesView, Mark
+from penstock.data.views.changes import joined
 from penstock.data.views.speed_view import Spoken
 
 
