@@ -131,9 +131,13 @@ class ReadPlan:
     @classmethod
     def of(cls, specs: Sequence[WindowSpec], resolve: Resolve, layout: Layout, grid: Grid) -> ReadPlan:
         """The union of what `specs` read."""
-        tags = list(dict.fromkeys(tag for spec in specs for tag in spec.base_tags))
+        tags = dict.fromkeys(tag for spec in specs for tag in spec.base_tags)
+        return cls.of_tags(list(tags), max((spec.depth for spec in specs), default=1), resolve, layout, grid)
+
+    @classmethod
+    def of_tags(cls, tags: Sequence[Tag], depth: int, resolve: Resolve, layout: Layout, grid: Grid) -> ReadPlan:
+        """Of distinct tags, `depth` rows of each."""
         ids = resolve([t.name for t in tags]) if tags else np.empty(0, np.int32)
-        depth = max((spec.depth for spec in specs), default=1)
         shard_of = layout.shard_of()
         by_shard: dict[int, list[Column]] = {}
         for tag, i in zip(tags, ids.tolist(), strict=True):

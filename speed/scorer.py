@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from penstock.data.scoring import Ask, Member, Said, Scoring
 from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.errors import ServingError
+from penstock.speed.beside import Beside
 from penstock.speed.cutting import Answers, cut_all
 from penstock.speed.delays import Delays
 from penstock.speed.plan import ReadPlan
@@ -39,8 +40,9 @@ class PlanTooSmall:
 class Scorer:
     """Says each tick once, in order."""
 
-    def __init__(self, scoring: Scoring, view: SpeedView) -> None:
-        self._scoring, self._view = scoring, view
+    def __init__(self, scoring: Scoring, view: SpeedView, beside: Beside | None = None) -> None:
+        """`beside`: what corrects, and says intervals; None: no model wants that."""
+        self._scoring, self._view, self._beside = scoring, view, beside
         self.delays = Delays()
         """From each tick's request to its answer."""
         self._covered: tuple[ReadPlan, tuple[Member, ...]] | None = None
@@ -51,7 +53,7 @@ class Scorer:
         """Score `tick`, which must be ready, and the closed ticks behind it; write them; what was said.
 
         Raises ServingError when no answer came: nothing was said then, and the same call may be made again.
-        Raises SiteError when the view cannot be written.
+        Raises SiteError when the view cannot be written, JournalError and ArchiveError where truths cannot be read.
         """
         members, last = self._scoring.members(), 0
         told: dict[str, tuple[Answers, Said | None]] = {}
@@ -67,7 +69,10 @@ class Scorer:
             if members is asked:
                 break
         spoken = tuple(speak(list(told.values()), newest, tick, last))
-        self._view.write(spoken)
+        state = None
+        if self._beside is not None:
+            spoken, state = self._beside.adjust([a.member for a, _ in told.values()], spoken)
+        self._view.write(spoken, state)
         return spoken
 
     def _ask(self, told: dict[str, tuple[Answers, Said | None]], ticks: int) -> None:

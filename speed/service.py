@@ -23,6 +23,7 @@ from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason
 from penstock.errors import PenstockError, ServingError, SiteError
+from penstock.speed.beside import Beside
 from penstock.speed.clock import begin_of
 from penstock.speed.delays import Closes
 from penstock.speed.following import POLL_S, Broken, Following, Place
@@ -79,7 +80,8 @@ class Service:
         self._journal = Journal.open(setup.site / "journal", segment_bytes=setup.segment_bytes)
         self._upkeep = Upkeep(setup, self._journal)
         self._view = SpeedView.open(setup.site / "views" / "speed.sqlite")
-        self._scorer = Scorer(setup.scoring, self._view)
+        self._beside = Beside(setup.live, setup.site, self._view, setup.resolve, setup.layout) if setup.live else None
+        self._scorer = Scorer(setup.scoring, self._view, self._beside)
         self._stop = asyncio.Event()
         self._stopped_at: float | None = None
         self._counts = _Counts()
@@ -114,6 +116,8 @@ class Service:
                 await self._run()
             finally:
                 self._journal.close()
+                if self._beside is not None:
+                    self._beside.close()
                 self._view.close()
         return self.report()
 
@@ -302,6 +306,7 @@ class Service:
             archived_ns=self._upkeep.archived_ns,
             repaired=counts.repaired,
             repaired_ns=counts.repaired_ns,
+            beside=self._beside.told() if self._beside else {},
             report=self.report(),
         )
         write_status(self._setup.site / "speed", status)

@@ -152,12 +152,12 @@ def _rows(ring: Ring, plan: ShardPlan, first: int, closes: list[tuple[int, int]]
     assert closed is not None
 
     def look(begin: int, columns: NDArray[np.intp]) -> Cells:
-        return _spread(ring.rows(begin, closed), plan, columns)
+        return spread(ring.rows(begin, closed), plan, columns)
 
     return Rows(closed=closed, block=assess_last(look, plan.rules, min(first, closed), closed), closes=tuple(closes))
 
 
-def _spread(cells: Cells, plan: ShardPlan, columns: NDArray[np.intp]) -> Cells:
+def spread(cells: Cells, plan: ShardPlan, columns: NDArray[np.intp]) -> Cells:
     """Cells of the distinct tags -> cells of these of the plan's columns."""
     ids = plan.ids[columns]
     if np.array_equal(plan.distinct, ids):

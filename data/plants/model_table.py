@@ -14,6 +14,7 @@ from typing import Literal, cast
 from penstock.data.durations import DURATION, duration_text
 from penstock.data.expressions import names as names_in
 from penstock.data.plant import LstmSpec, ModelSpec, PrepareStep, RetrainSpec, Tag
+from penstock.data.plants.live_table import LIVE_KEYS, read_live
 from penstock.data.plants.prepare_text import STEPS, parse_step
 from penstock.data.plants.tables import Table, near_name
 from penstock.data.plants.templates import Names, is_glob, matching
@@ -34,6 +35,7 @@ MODEL_KEYS = (
     "isolate",
     "retrain",
     "for_each",
+    *LIVE_KEYS,
 )
 LSTM_KEYS = tuple(LstmSpec.__dataclass_fields__)
 RETRAIN_KEYS = ("cron", "span", "promote")
@@ -81,6 +83,7 @@ def read_model(name: str, table: Table, scope: Scope) -> ModelSpec:
         network=_network(table, scope),
         isolate=table.flag("isolate"),
         retrain=_retrain(table.sub("retrain")),
+        live=read_live(table, len(targets)),
     )
 
 
