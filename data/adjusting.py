@@ -1,9 +1,9 @@
 """What is said beside live predictions, as a fold over ticks: truths that came are learned from, then a tick is said.
 
-    for each tick t:   learn(truths known at t, and not before)   ->   say(t, raw values)  ->  corrections, lows, highs, chances
+    at each tick t:  learn(truths known at t, not before)  ->  say(t, raw values)  ->  corrections, lows, highs, chances
 
-An *output* is a target of a model; all of them are rows of arrays. The fold knows no clock, journal or model: which truth
-is known at which tick is told it, so a stream, a restart and a computation afterwards come to the same bits.
+An *output* is a target of a model; all of them are rows of arrays. The fold knows no clock, journal or model: which
+truth is known at which tick is told it, so a stream, a restart and a computation afterwards come to the same bits.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Adjuster:
     # Kept between two runs
 
     def snapshot(self, **beside: NDArray[Any]) -> bytes:
-        """The state, and arrays `beside` with a row per output. What was said is in the speed view and no part of it."""
+        """The state, and arrays `beside` with a row per output; what was said is in the speed view, no part of it."""
         keys = [out.key for out in self.outputs]
         return packed(keys, self._arrays() | self.correction.settings() | beside)
 

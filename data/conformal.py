@@ -1,12 +1,12 @@
 """Prediction intervals from the errors made live: adaptive conformal inference.
 
     half width = the ceil((n + 1) (1 - a))-th smallest of the last n errors' magnitudes
-    a         += RATE * (missed share - 1 if the truth lay outside, else 0)          at each truth that comes
+    a         += RATE * (share to be missed - (1 if the truth lay outside, else 0))       at each truth that comes
 
-(Gibbs and Candes, "Adaptive conformal inference under distribution shift", 2021.) Over time the share of truths inside is the
-one asked for, whatever the errors do: nothing is assumed of their distribution. Where a wider interval than any known error
-would be due, the largest known one stands, so that a number can be drawn. Of o outputs at once, each row as if it stood
-alone, like `correction`.
+(Gibbs and Candes, "Adaptive conformal inference under distribution shift", 2021.) Over time the share of truths inside
+is the one asked for, whatever the errors do: nothing is assumed of their distribution. Where a wider interval than any
+known error would be due, the largest known one stands, so that a number can be drawn. Of o outputs at once, each row as
+if it stood alone, like `correction`.
 """
 
 from __future__ import annotations

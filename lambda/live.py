@@ -99,6 +99,7 @@ def _stream(
         metrics_port=site.settings.metrics.port if metrics_port is None else metrics_port,
         hatch=site.parts.hatch(),
         outlets=sinks,
+        live={name: model.live for name, model in site.plant.models.items() if model.live.wanted},
     )
 
 

@@ -356,6 +356,7 @@ class Site:
     def query(self, name: str, start: Moment = "-48h", end: Moment = None, *, strict: bool = False) -> xr.Dataset:
         """Truth, prediction, quality, reason, layer, version, sample over the time predicted for, [start, end).
 
+        `corrected`, `low`, `high`, `chance` of a model that asks for them: as they were said, never recomputed.
         Without `end` it ends with the newest tick that can have an answer; attribute `open` counts those behind
         it: not closed yet by a stream, or brought in behind it and not recomputed.
         """
@@ -366,7 +367,8 @@ class Site:
         grid = self.readings.grid
         first = -(-(begin - grid.origin_ns) // grid.period_ns)
         last = -(-(stop - grid.origin_ns) // grid.period_ns)
-        answer = answers.query(desk, name, spec, first, last, strict=strict)
+        live = self.plant.models[name].live if name in self.plant.models else answers.NOTHING
+        answer = answers.query(desk, name, spec, first, last, strict=strict, live=live)
         return answer.assign_attrs(open=open_ticks if end is None else 0)
 
     def live(self, name: str, *, poll_s: float = 0.2, silent_s: float | None = None) -> Iterator[xr.Dataset]:

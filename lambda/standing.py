@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from penstock.beside_rows import beside_rows
 from penstock.data.frame import BAD, UNCERTAIN
 from penstock.data.grid import LATE, PRESENT, STATUS, Cells
 from penstock.data.history import cells_now
@@ -70,7 +71,8 @@ def status(site: Site) -> list[dict[str, str]]:
     files = [_archive(site), _journal(site), _models(site)]
     parts = rows(str(site.folder), site.plant.timezone, told, alive, [_triton(site), _stream(site)])
     stream, now_ns, running = read_status(site.folder / "speed") or {}, time.time_ns(), _running(site)
-    return [*files, *parts, *source_rows(stream, now_ns, running), *sink_rows(stream, now_ns, running)]
+    sources, sinks = source_rows(stream, now_ns, running), sink_rows(stream, now_ns, running)
+    return [*files, *parts, *sources, *sinks, *beside_rows(stream, running)]
 
 
 def _row(part: str, state: str, what: str, todo: str = "") -> dict[str, str]:

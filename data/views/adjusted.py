@@ -1,4 +1,4 @@
-"""What stands beside a tick's predictions in the speed view: corrections, intervals, chances, and the state they are from.
+"""What stands beside a tick's predictions in the speed view: corrections, intervals, chances; the state behind them.
 
 Tables of their own in the view's file, written in the transaction of the ticks themselves. A site whose models ask for
 none of it has them empty, a penstock that does not know them passes them over, and a view made by one such has them
@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS adjusting (fleet TEXT PRIMARY KEY, tick INTEGER NOT N
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Adjusted:
-    """Beside the o values of a tick ([o]), or of n ticks of one model ([n, o]); NaN where it was not asked for or known."""
+    """Beside the o values of a tick ([o]), or n ticks of one model ([n, o]); NaN where not asked for, or not known."""
 
     corrections: NDArray[np.float32]
     """To be added to the value: what was said is value, corrected is their sum in float32."""

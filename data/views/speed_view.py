@@ -202,7 +202,8 @@ class SpeedView:
                 (self._fleet, first, last),
             ).fetchall()
             beside = self._connection.execute(
-                "SELECT tick, corrections, lows, highs, chances FROM adjusted WHERE fleet = ? AND tick >= ? AND tick < ?",
+                "SELECT tick, corrections, lows, highs, chances FROM adjusted "
+                "WHERE fleet = ? AND tick >= ? AND tick < ?",
                 (self._fleet, first, last),
             ).fetchall()
         found = [(row, place) for row in rows if (place := places.get(row[1])) is not None]
