@@ -32,7 +32,7 @@ class LivePage:
         self._choices = {choice.label: choice for choice in face.choices}
         self._pick = pn.widgets.Select(name="model", options=list(self._choices), width=260)
         self._places = Places(("top", "now", "tiles", "sheet"), face.zone)
-        self._trend = charts.trend(face.zone)
+        self._trend = charts.trend(face.zone, beside=face.beside)
         self._residual = charts.residual(face.zone, self._trend)
         self._trace: Trace | None = None
         self._pick.param.watch(lambda _: self._switch(), "value")
@@ -82,6 +82,9 @@ def trend_columns(trace: Trace, column: int) -> dict[str, Any]:
         "filled": np.where(trace.filled, said, np.nan),
         "faulty": np.where(trace.faulty[:, column], said, np.nan),
         "withheld": np.where(withheld, np.where(np.isnan(truth), trace.persistence[:, column], truth), np.nan),
+        "corrected": trace.corrected[:, column],
+        "low": trace.low[:, column],
+        "high": trace.high[:, column],
         charts.RESIDUAL: truth - said,
     }
 

@@ -2,10 +2,10 @@
 
     records up to the decision that closed t ─► ring (cells) ─► assessed rows ─► truths of ticks <= t - lag, each once
 
-A truth is known at t where a window for t could hold it as a past target: its time lies `lag` ticks back or more, it had
-come when t closed, and by all that had come it is good. One that comes later than that is taken at the next tick, up to
-HOLD ticks late; one that was taken stays as it was. So what is known at a tick follows from the log alone, and whoever
-reads it again from any tick finds the same. It runs in the scorer's process: the tags are few, and nothing waits.
+A truth is known at t where a window for t could hold it as a past target: its time lies `lag` ticks back or more, it
+had come when t closed, and by all that had come it is good. One that comes later is taken at the next tick, up to HOLD
+ticks late; one that was taken stays as it was. So what is known at a tick follows from the log alone, and whoever reads
+it again from any tick finds the same. It runs in the scorer's process: the tags are few, and nothing waits.
 """
 
 from __future__ import annotations

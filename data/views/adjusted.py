@@ -38,6 +38,14 @@ class Adjusted:
         """NaN throughout."""
         return cls(**{name: np.full(shape, np.nan, np.float32) for name in COLUMNS})
 
+    def rows(self, cut: slice) -> Adjusted:
+        """Some of the rows."""
+        return Adjusted(**{name: getattr(self, name)[cut] for name in COLUMNS})
+
+    def then(self, other: Adjusted) -> Adjusted:
+        """These rows, then those of `other`."""
+        return Adjusted(**{name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in COLUMNS})
+
     def blobs(self) -> list[bytes]:
         """One per column of the table."""
         return [getattr(self, name).astype("<f4").tobytes() for name in COLUMNS]
