@@ -23,6 +23,7 @@ from penstock.batch.sample import (
     split,
     target_scale,
 )
+from penstock.data.drift import Trained
 from penstock.data.models import Draft
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason
@@ -170,6 +171,7 @@ def _card(job: Job, sample: Sample, fitted: Fitted, scale: Float32) -> dict[str,
             "n_train": len(sample.train),
             "n_validation": len(sample.validation),
             "seed": job.lstm.seed,
+            "inputs": Trained.of([f.name for f in spec.features], sample.x[:, -1, :][sample.train]).to_json(),
         },
         "lstm": asdict(job.lstm) | {"network": job.network},
         "isolate": job.isolate,

@@ -66,8 +66,8 @@ class Conformal:
     def recent(self) -> NDArray[np.float64]:
         """[o] share of the newest KEPT judged truths that lay inside; NaN where none was judged."""
         n = np.minimum(self.judged, KEPT)
-        with np.errstate(invalid="ignore"):
-            return (self.hits & (np.arange(KEPT) < n[:, None])).sum(axis=1) / np.where(n, n, np.nan)
+        met = (self.hits & (np.arange(KEPT) < n[:, None])).sum(axis=1)
+        return np.asarray(met / np.where(n, n, np.nan), np.float64)
 
     def above(self, at: Index, room: NDArray[np.float32]) -> NDArray[np.float32]:
         """[n] share of the known errors that are larger than `room` [n] (limit minus what is said); NaN: too few."""
@@ -81,7 +81,8 @@ class Conformal:
         sizes = np.sort(np.abs(self.errors[at]), axis=1)  # NaN, none yet, comes last
         with np.errstate(invalid="ignore"):
             rank = np.ceil((n + 1) * (1.0 - self.missing[at]) - 1e-9)
-        found = sizes[np.arange(len(at)), np.clip(rank, 1, n).astype(np.int64) - 1].astype(np.float64)
+        picked = sizes[np.arange(len(at)), np.clip(rank, 1, n).astype(np.int64) - 1]
+        found: NDArray[np.float64] = picked.astype(np.float64)
         found[rank < 1] = 0.0
         found[(n < self._need[at]) | np.isnan(self._missed[at])] = np.nan
         return found

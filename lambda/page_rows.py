@@ -53,8 +53,8 @@ class Rows:
         told, layer = joined(made, len(spec.targets), self._seam, self._batch, self._said)
         heard = np.flatnonzero(layer != NEITHER)
         begin = int(heard[0]) if tick is not None and len(heard) else len(made)  # before the first answer lies nothing
-        rows = Beside(ticks=self._said.ticks, values=self._said.values, said=self._beside)
-        return self._joined(desk, made[begin:], told.rows(slice(begin, None)), rows)
+        beside = Beside(ticks=self._said.ticks, values=self._said.values, said=self._beside)
+        return self._joined(desk, made[begin:], told.rows(slice(begin, None)), beside)
 
     def _look(self, desk: Desk, view: SpeedView | None, first: int, last: int) -> None:
         """Bring what was said and recomputed at ticks first..last-1 up to date."""

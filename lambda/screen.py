@@ -115,6 +115,18 @@ def variants_table(groups: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def drift_table(looked: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per finding, one of a model in which all is as it was."""
+    table = _table("model", "rows", "found", "in", "how it shows", "what to do")
+    for one in looked:
+        model, rows = f"{one['model']}@{one['version']}", str(one["rows"])
+        for found in one["findings"]:
+            table.add_row(model, rows, found["kind"], *(_cell(found[key]) for key in ("what", "told", "todo")))
+        if not one["findings"]:
+            table.add_row(model, rows, "nothing" if one["judged"] else "too few rows", "", "", "")
+    return table
+
+
 def tags_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One row per tag."""
     table = _table("id", "tag", "unit", "value", "time", "quality")

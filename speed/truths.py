@@ -247,11 +247,11 @@ def _of_lag(lag: int, outputs: list[int], wanted: Sequence[Wanted], place: dict[
     derived = []
     for k, i in enumerate(outputs):
         spec, target = wanted[i].spec, wanted[i].spec.targets[wanted[i].column]
-        tag = next((t for t in spec.truth_tags if t.name == target), None)
-        if tag is None:
+        own = next((t for t in spec.truth_tags if t.name == target), None)
+        if own is None:
             derived.append((k, spec, target))
         else:
-            shard, column = place[tag]
+            shard, column = place[own]
             stored.setdefault(shard, []).append((k, int(np.searchsorted(columns[shard], column))))
     parts = tuple((np.array(p, np.intp)[:, 0], shard, np.array(p, np.intp)[:, 1]) for shard, p in stored.items())
     return _Alike(
