@@ -5,8 +5,9 @@
 
 (Gibbs and Candes, "Adaptive conformal inference under distribution shift", 2021.) Over time the share of truths inside
 is the one asked for, whatever the errors do: nothing is assumed of their distribution. Where a wider interval than any
-known error would be due, the largest known one stands, so that a number can be drawn. Of o outputs at once, each row as
-if it stood alone, like `correction`.
+known error would be due, the largest known one stands, so that a number can be drawn; errors that grow for long lie
+outside then, and `a` is kept where an endless interval would keep it. Of o outputs at once, each row as if it stood
+alone, like `correction`.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class Conformal:
         self.hits[seen, self.judged[seen] % KEPT] = met
         self.judged[seen] += 1
         self.inside[seen] += met
-        self.missing[seen] += RATE * (self._missed[seen] - ~met)
+        moved = self.missing[seen] + RATE * (self._missed[seen] - ~met)
+        self.missing[seen] = np.clip(moved, -RATE, 1.0 + RATE)
         self.half[at] = self._halves(at)
 
     def recent(self) -> NDArray[np.float64]:

@@ -232,7 +232,7 @@ def _inverse(rows: Float) -> Float:
 
 def _distance(rows: Float, mean: Float, spread: Float) -> Float:
     z = rows - mean
-    return np.einsum("ij,jk,ik->i", z, spread, z)
+    return np.asarray(np.einsum("ij,jk,ik->i", z, spread, z), np.float64)
 
 
 def _short(values: Float, digits: int = 6) -> Any:

@@ -65,7 +65,8 @@ class Slow:
             if not math.isnan(low):
                 hit = low <= known[r] <= high
                 self.hits.append(hit)
-                self.missing += RATE * ((1.0 - self.live.interval) - (not hit))
+                moved = self.missing + RATE * ((1.0 - self.live.interval) - (not hit))
+                self.missing = min(max(moved, -RATE), 1 + RATE)
             self.errors.append(float(np.float32(known[r] - corrected)))
 
     def correct(self) -> None:
