@@ -173,6 +173,10 @@ def _strange(trained: Trained, x: NDArray[np.floating[Any]]) -> list[Finding]:
     if share <= STRANGE:
         return []
     told = f"{share:.0%} of the rows are further from the training's than 99.5 % of its own were"
+    # Given the others each input has its own expectation; how far it is off, in its own spread about that.
+    off = ((x - trained.mean) @ trained.spread).mean(axis=0) / np.sqrt(np.maximum(np.diag(trained.spread), 1e-300))
+    most = int(np.argmax(np.abs(off)))
+    told += f"; most of all {trained.names[most]}: {off[most]:+.1f} of its spreads from what the others let expect"
     return [Finding(kind=Kind.REGIME, what="inputs together", told=told)]
 
 

@@ -38,6 +38,11 @@ class Adjusted:
         """NaN throughout."""
         return cls(**{name: np.full(shape, np.nan, np.float32) for name in COLUMNS})
 
+    @classmethod
+    def of_blobs(cls, blobs: Sequence[bytes]) -> Adjusted:
+        """[o] the inverse of `blobs`."""
+        return cls(**{name: np.frombuffer(blob, "<f4") for name, blob in zip(COLUMNS, blobs, strict=True)})
+
     def rows(self, cut: slice) -> Adjusted:
         """Some of the rows."""
         return Adjusted(**{name: getattr(self, name)[cut] for name in COLUMNS})

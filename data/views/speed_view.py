@@ -30,8 +30,9 @@ FORMAT = 2
 """Of the file, in its `user_version`. 1 (then unwritten, 0) had no tables beside `said`; they are made on opening."""
 _LAST_TICK = 2**63 - 1
 _SPOKEN = (
-    'SELECT tick, members, "values", versions, reasons, filled, hashes, position FROM said '
-    "JOIN layouts ON layouts.id = layout"
+    'SELECT tick, members, "values", versions, reasons, filled, hashes, position, '
+    "corrections, lows, highs, chances FROM said "
+    "JOIN layouts ON layouts.id = layout LEFT JOIN adjusted USING (tick, fleet)"
 )
 """What `_spoken` takes."""
 _SCHEMA = """
@@ -64,7 +65,7 @@ class Spoken:
     position: int
     """Journal sequence of the clock decision that closed the tick."""
     adjusted: Adjusted | None = None
-    """[o] what is said beside the values; None: nothing is. `after` and `newest_each` do not read it."""
+    """[o] what is said beside the values; None: nothing is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -275,6 +276,7 @@ def _spoken(row: tuple[Any, ...]) -> Spoken:
         filled=np.frombuffer(row[5], "u1").astype(bool),
         hashes=np.frombuffer(row[6], "<u8"),
         position=int(row[7]),
+        adjusted=None if row[8] is None else Adjusted.of_blobs(row[8:]),
     )
 
 

@@ -69,6 +69,12 @@ def test_inputs_that_never_went_together_so_are_another_regime() -> None:
     x = rows(720, 5)
     x[-200:, 1] = 100 - x[-200:, 1]  # each of them inside, but the air falls where it rose
     assert found(x, noise(720, 1)) == [(Kind.REGIME, "inputs together")]
+    x = rows(720, 5)
+    x[:, 2] = np.linspace(0, 1, 720)  # the valve may be anywhere
+    x[:, 1] = np.clip(x[:, 1] + 3, 33, 67)  # six of its spreads about half the load
+    (one,) = judge(TRAINED, x, {}, TAGS, [])
+    assert one.kind is Kind.REGIME
+    assert "most of all air: +" in one.told or "most of all load: -" in one.told
 
 
 @pytest.mark.parametrize("seed", range(5))

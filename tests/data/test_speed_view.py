@@ -133,6 +133,11 @@ def test_what_stands_beside_comes_back_and_its_first_write_wins(tmp_path: Path) 
     assert two.chances.tolist()[1] == [4.0, 5.0]
     assert np.isnan(two.lows[0]).all()
     assert view.state() == (5, b"behind 5")
+    for found in (view.after(4, 9)[0], view.newest_each(4)[0], view.newest()):
+        assert found is not None
+        assert found.adjusted is not None
+        assert found.adjusted.highs.tolist() == [2.0, 3.0, 4.0]
+    assert view.after(3, 1)[0].adjusted is None
     assert view.read("two", 0, 5).adjusted is None
 
 
