@@ -84,7 +84,7 @@ MIXED = [
     LiveSpec(correct=BIAS, interval=0.9),
     LiveSpec(correct=CorrectSpec(by="bias", over_ns=700 * PERIOD), interval=0.5, limits=(1.0,)),
     LiveSpec(correct=EWM, interval=0.99),
-    LiveSpec(limits=(0.0,)),
+    LiveSpec(correct=CorrectSpec(by="bias", over_ns=200 * PERIOD), limits=(0.0,)),
     LiveSpec(correct=CorrectSpec(by="bias", over_ns=1), interval=0.8),
 ]
 
@@ -93,6 +93,7 @@ def test_a_row_among_many_has_the_bits_that_it_has_alone() -> None:
     rng = np.random.default_rng(3)
     many = 40
     truth, raw = drifting(500, many, 8), rng.normal(0, 9, (500, many)).astype(np.float32)
+    raw *= (10.0 ** rng.uniform(-9, 9, raw.shape)).astype(np.float32)  # so that a sum depends on its order
     raw[rng.random(raw.shape) < 0.05] = np.nan
     truth[rng.random(raw.shape) < 0.05] = np.nan
     lives = [MIXED[i % len(MIXED)] for i in range(many)]
@@ -129,4 +130,4 @@ def test_errors_that_grew_for_long_do_not_widen_the_interval_for_ever() -> None:
     adjuster = Adjuster([output(LiveSpec(interval=0.9))], PERIOD)
     told = follow(adjuster, 0, np.zeros_like(truth, np.float32), truth.astype(np.float32))
     assert (told[1400, 2] - told[1400, 1])[0] > 1e4
-    assert 2 < (told[-1, 2] - told[-1, 1])[0] < 8
+    assert 2 < (told[-1, 2] - told[-1, 1])[0] < 4.6  # 3.3 holds nine tenths; the most of 256 is near 6
