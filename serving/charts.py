@@ -32,8 +32,10 @@ from bokeh.models import (
 )
 
 GROUND, INK, SOFT, RED, AMBER = "#ececec", "#222222", "#9a9a9a", "#c00000", "#e08a00"
-TREND = ("truth", "prediction", "filled", "faulty", "withheld", "corrected", "low", "high")
+TREND = ("truth", "prediction", "filled", "faulty", "withheld")
 """Columns of the trend beside `time` (ms UTC); the marks are NaN where there is nothing to mark."""
+BESIDE = ("corrected", "low", "high")
+"""Columns more, on a page where something is said beside predictions."""
 RESIDUAL = "residual"
 """Column of truth minus prediction, in the trend's source."""
 _LABEL = """
@@ -53,7 +55,7 @@ class Chart:
 
 def trend(zone: str, *, beside: bool = False) -> Chart:
     """Truth and prediction on one axis, with the marks of TREND; `beside`: the corrected line and the interval."""
-    frame = _empty(TREND)
+    frame = _empty((*TREND, *BESIDE))
     plot = (
         frame.hvplot.line(x="time", y="prediction", color=SOFT, line_width=5, label="prediction")
         * frame.hvplot.line(x="time", y="truth", color=INK, line_width=1.4, label="truth")
@@ -65,7 +67,8 @@ def trend(zone: str, *, beside: bool = False) -> Chart:
         plot *= frame.hvplot.line(
             x="time", y="corrected", color=INK, line_width=1.4, line_dash="dashed", label="corrected"
         )
-    chart = _drawn(plot, _source((*TREND, RESIDUAL)), TREND[0], zone, height=300)
+    columns = (*TREND, *(BESIDE if beside else ()), RESIDUAL)
+    chart = _drawn(plot, _source(columns), TREND[0], zone, height=300)
     if beside:
         _band(chart)
     return chart

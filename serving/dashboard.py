@@ -57,7 +57,10 @@ class LivePage:
         if choice is None or trace is None or trace is self._trace:
             return
         self._trace = trace
-        feed_rows(self._trend, trend_columns(trace, choice.column), trace)
+        columns = trend_columns(trace, choice.column)
+        if self._feed.questions.face.beside:
+            columns |= {name: getattr(trace, name)[:, choice.column] for name in charts.BESIDE}
+        feed_rows(self._trend, columns, trace)
 
     def _switch(self) -> None:
         """Empty the charts and name what they show from now on; the span looked at stays."""
@@ -82,9 +85,6 @@ def trend_columns(trace: Trace, column: int) -> dict[str, Any]:
         "filled": np.where(trace.filled, said, np.nan),
         "faulty": np.where(trace.faulty[:, column], said, np.nan),
         "withheld": np.where(withheld, np.where(np.isnan(truth), trace.persistence[:, column], truth), np.nan),
-        "corrected": trace.corrected[:, column],
-        "low": trace.low[:, column],
-        "high": trace.high[:, column],
         charts.RESIDUAL: truth - said,
     }
 

@@ -110,6 +110,7 @@ def test_a_query_has_what_was_said_beside_and_only_where_it_is_asked_for(tmp_pat
 def test_the_chart_has_the_interval_behind_the_lines_from_the_same_rows() -> None:
     plain, chart = charts.trend("UTC"), charts.trend("UTC", beside=True)
     assert not plain.figure.select(VArea)
+    assert set(chart.source.data) - set(plain.source.data) == set(charts.BESIDE)
     band = chart.figure.renderers[0]
     assert (band.glyph.y1, band.glyph.y2) == ("low", "high")
     assert all(drawn.data_source is chart.source for drawn in chart.figure.renderers)
