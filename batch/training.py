@@ -23,6 +23,7 @@ from penstock.batch.sample import (
     split,
     target_scale,
 )
+from penstock.data.drift import Trained
 from penstock.data.models import Draft
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason
@@ -217,6 +218,7 @@ def _card(job: Job, sample: Sample, fitted: Fitted, scale: Float32) -> dict[str,
             "rows": job.rows,
             "left_out": [list(span) for span in job.left_out],
             "warm": None if job.warm is None else job.warm.version,
+            "inputs": Trained.of([f.name for f in spec.features], sample.x[:, -1, :][sample.train]).to_json(),
         },
         "lstm": asdict(job.lstm) | {"network": job.network},
         "isolate": job.isolate,

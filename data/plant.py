@@ -135,6 +135,31 @@ class RetrainSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectSpec:
+    """How what a model says is corrected by the truths known since."""
+
+    by: Literal["bias", "ewm"]
+    """The mean residual of the truths of the last `over`, or one whose weights fade with it."""
+    over_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSpec:
+    """What is said beside a live prediction, from the truths that came for earlier ones."""
+
+    correct: CorrectSpec | None = None
+    interval: float | None = None
+    """Share of truths that low and high are to enclose; None: no interval is said."""
+    limits: tuple[float | None, ...] = ()
+    """Per target: above it the target is not wanted; none: there is no limit."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is to be said."""
+        return self.correct is not None or self.interval is not None or any(v is not None for v in self.limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """One model as plant.toml describes it, templates expanded, globs resolved, defaults filled."""
 
@@ -159,6 +184,7 @@ class ModelSpec:
     """``file.py:function`` that returns a Keras model, instead of the LSTM."""
     isolate: bool = False
     retrain: RetrainSpec = RetrainSpec()
+    live: LiveSpec = LiveSpec()
 
 
 SourceKind = Literal["mqtt", "opcua", "kafka", "tcp"]

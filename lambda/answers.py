@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from penstock.beside import with_beside
 from penstock.data.archive import Archive, Head
 from penstock.data.block import FILLED, Block, Flag
 from penstock.data.derived import derive
@@ -23,6 +24,7 @@ from penstock.data.history import at_a_head, cells_now
 from penstock.data.journal import Journal
 from penstock.data.layout import Layout
 from penstock.data.models import ModelStore
+from penstock.data.plant import LiveSpec
 from penstock.data.quality import assess
 from penstock.data.rules import Rules
 from penstock.data.views.batch_view import BatchView
@@ -30,6 +32,9 @@ from penstock.data.views.predictions import Predictions
 from penstock.data.views.speed_view import SaidRows, SpeedView
 from penstock.data.windows import WindowSpec, answers_at, targets
 from penstock.merge import Truth, merged
+
+NOTHING = LiveSpec()
+"""Nothing beside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,8 +78,10 @@ class Desk:
         return at_a_head(self.archive, newest)
 
 
-def query(desk: Desk, model: str, spec: WindowSpec, first: int, last: int, *, strict: bool) -> xr.Dataset:
-    """The merged answer of `model` for predicted times first..last-1 (ticks).
+def query(
+    desk: Desk, model: str, spec: WindowSpec, first: int, last: int, *, strict: bool, live: LiveSpec = NOTHING
+) -> xr.Dataset:
+    """The merged answer of `model` for predicted times first..last-1 (ticks); `live`: what it asks for beside.
 
     Raises Gap with `strict` where a hole is.
     """
@@ -85,7 +92,8 @@ def query(desk: Desk, model: str, spec: WindowSpec, first: int, last: int, *, st
     seam = view.seam if view is not None else None
     seam = first - spec.horizon if seam is None else seam
     ends = (int(made[0]), int(made[-1]) + 1) if len(made) else (first, first)
-    return merged(
+    said = _said(desk, model, *ends)
+    answer = merged(
         model=model,
         targets=spec.targets,
         units=spec.target_units,
@@ -94,10 +102,11 @@ def query(desk: Desk, model: str, spec: WindowSpec, first: int, last: int, *, st
         horizon=spec.horizon,
         seam=seam,
         batch=_recomputed(view, *ends, outputs),
-        speed=_live(desk, model, outputs, *ends),
+        speed=_live(desk, model, outputs, said),
         truth=_truth(desk, spec, first, last),
         strict=strict,
     )
+    return with_beside(answer, made, said, live)
 
 
 def newest_answered(desk: Desk, model: str, wait: int) -> tuple[int, int]:
@@ -168,15 +177,19 @@ def _recomputed(view: BatchView | None, first: int, last: int, outputs: int) -> 
     return Predictions.nothing(outputs) if view is None else view.read(first, last)
 
 
-def _live(desk: Desk, model: str, outputs: int, first: int, last: int) -> Predictions:
+def _said(desk: Desk, model: str, first: int, last: int) -> SaidRows | None:
+    """What the model said at ticks first..last-1; None where nothing was ever said."""
     view = desk.speed()
     if view is None:
-        return Predictions.nothing(outputs)
+        return None
     try:
-        rows = view.read(model, first, last)
+        return view.read(model, first, last)
     finally:
         view.close()
-    if not len(rows.ticks):
+
+
+def _live(desk: Desk, model: str, outputs: int, rows: SaidRows | None) -> Predictions:
+    if rows is None or not len(rows.ticks):
         return Predictions.nothing(outputs)
     return Predictions(
         ticks=rows.ticks,

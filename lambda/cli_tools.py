@@ -72,6 +72,31 @@ def compare(
 
 
 @app.command()
+def drift(
+    models: Annotated[list[str] | None, typer.Argument(help="Names of models; else all that are live.")] = None,
+    site: SiteFolder = HERE,
+    start: Start = "-30d",
+    end: End = None,
+    as_json: Json = False,
+) -> None:
+    """Tell whether what models see and how they err is still what they were trained on.
+
+    A sensor's fault, inputs outside the trained range, a new regime and slow ageing are told apart. Exit code 1 where
+    something is found; `penstock status` shows it too.
+    Example: penstock drift nox --site turbine --start -30d
+    """
+    from penstock.screen import drift_table, show
+    from penstock.site import Site
+
+    with Site.open(site) as opened:
+        names = models or sorted(opened.models.champions())
+        looked = [opened.drift(name, start, end) for name in names]
+    show({"models": looked}, as_json, drift_table(looked))
+    if any(one["findings"] for one in looked):
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor(
     folder: Annotated[Path | None, typer.Argument(help="A site's folder; else this one, where it is a site.")] = None,
     as_json: Json = False,

@@ -101,6 +101,7 @@ def _stream(
         hatch=site.parts.hatch(),
         outlets=sinks,
         overload=overload_of(site),
+        live={name: model.live for name, model in site.plant.models.items() if model.live.wanted},
     )
 
 

@@ -66,6 +66,7 @@ def _face(site: Site) -> Face:
     return Face(
         plant=plant.name, zone=plant.timezone, replay=plant.clock == "replay", period_s=plant.period_ns / 1e9,
         choices=tuple(choices), tags=tuple(tags), simulated=station_of(plant.name) is not None,
+        beside=any(model.live.correct or model.live.interval for model in plant.models.values()),
     )  # fmt: skip
 
 

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.answers import Desk
+from penstock.beside import Beside, columns_of
 from penstock.data.block import FILLED, Block, Flag
 from penstock.data.derived import derive
 from penstock.data.following import Followed
 from penstock.data.quality import assess
 from penstock.data.rules import Rules
+from penstock.data.views.adjusted import Adjusted
 from penstock.data.views.predictions import Predictions
 from penstock.data.views.speed_view import SaidRows, SpeedView
 from penstock.data.windows import Reason, WindowSpec, answers_at, targets
@@ -38,6 +40,7 @@ class Rows:
         ids = np.array([desk.ids[tag.name] for tag in spec.truth_tags], np.int32)
         self._cells = Followed(desk.archive, desk.journal, ids)
         self._said, self._until = Predictions.nothing(len(spec.targets)), -1
+        self._beside = Adjusted.nothing(0, len(spec.targets))
         self._batch, self._seam, self._looked = self._said, 0, float("-inf")
 
     def trace(self, desk: Desk, view: SpeedView | None, rows: int) -> Trace:
@@ -50,24 +53,30 @@ class Rows:
         told, layer = joined(made, len(spec.targets), self._seam, self._batch, self._said)
         heard = np.flatnonzero(layer != NEITHER)
         begin = int(heard[0]) if tick is not None and len(heard) else len(made)  # before the first answer lies nothing
-        return self._joined(desk, made[begin:], told.rows(slice(begin, None)))
+        beside = Beside(ticks=self._said.ticks, values=self._said.values, said=self._beside)
+        return self._joined(desk, made[begin:], told.rows(slice(begin, None)), beside)
 
     def _look(self, desk: Desk, view: SpeedView | None, first: int, last: int) -> None:
         """Bring what was said and recomputed at ticks first..last-1 up to date."""
         if not first <= self._until <= last:
             self._said, self._until = Predictions.nothing(len(self.spec.targets)), first
+            self._beside = Adjusted.nothing(0, len(self.spec.targets))
         if view is not None and self._until < last:
             new = view.read(self._model, self._until, last)
-            self._said = self._said.then(_columns(new)) if len(new.ticks) else self._said
+            if len(new.ticks):
+                self._said = self._said.then(_columns(new))
+                self._beside = self._beside.then(new.adjusted or Adjusted.nothing(*new.values.shape))
+        self._beside = self._beside.rows(slice(*np.searchsorted(self._said.ticks, [first, last])))
         self._said, self._until = self._said.between(first, last), last
         if time.monotonic() - self._looked > RECOMPUTED_S:
             self._looked, batch = time.monotonic(), desk.batch(self._model)
             self._seam = first if batch is None else batch.seam
             self._batch = Predictions.nothing(len(self.spec.targets)) if batch is None else batch.read(first, last)
 
-    def _joined(self, desk: Desk, made: NDArray[np.int64], told: Predictions) -> Trace:
+    def _joined(self, desk: Desk, made: NDArray[np.int64], told: Predictions, rows: Beside) -> Trace:
         """What was said beside the truth."""
         spec, judged = self.spec, self._judged(desk, made)
+        beside = columns_of(made, len(spec.targets), rows)
         truth = derive(judged, spec.targets, spec.derived)
         at = made + spec.horizon - judged.first
         flags = truth.flags[at]
@@ -76,6 +85,9 @@ class Rows:
             truth=np.where((flags & (Flag.BAD | FILLED)) == 0, truth.values[at], np.float32(np.nan)),
             faulty=((flags & (Flag.BAD | FILLED)) != 0) & ((flags & Flag.MISSING) == 0),
             prediction=told.values,
+            corrected=beside["corrected"],
+            low=beside["low"],
+            high=beside["high"],
             persistence=targets(spec, judged, made).last,
             filled=told.filled,
             versions=told.versions,

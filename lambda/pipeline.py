@@ -33,7 +33,7 @@ from penstock.data.grid import Grid
 from penstock.data.hatch import Hatch
 from penstock.data.layout import Layout
 from penstock.data.models import Artifact, ModelStore
-from penstock.data.plant import Plant
+from penstock.data.plant import LiveSpec, Plant
 from penstock.data.runs import Run, Runs
 from penstock.data.views.batch_view import BatchView
 from penstock.data.views.speed_view import Spoken
@@ -220,12 +220,14 @@ def stream(
     hatch: Hatch | None = None,
     outlets: Sequence[Outlet] = (),
     overload: Overload = ALL,
+    live: Mapping[str, LiveSpec] | None = None,
 ) -> dict[str, Any]:
     """Run the speed layer until its sources have ended or it is told to stop; its report as a dict.
 
     `layout`, `ids`: as registered now; a model may come whose tags were registered while the stream ran.
     `metrics_port`: of this machine alone, where the metrics of pool and stream are served meanwhile. Raises
-    ServingError when it cannot be had. `outlets`: of the sinks.
+    ServingError when it cannot be had. `outlets`: of the sinks. `live`: of the models
+    beside whose predictions something is said.
     """
     with Pool(endpoints) as pool:
         setup = Setup(
@@ -246,6 +248,7 @@ def stream(
             on_tick=on_tick,
             outlets=outlets,
             overload=overload,
+            live=live or {},
         )
         service = Service(setup)
         told = StreamMetrics(lambda: service.told, time.time_ns)

@@ -115,6 +115,18 @@ def variants_table(groups: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def drift_table(looked: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per finding, one of a model in which all is as it was."""
+    table = _table("model", "rows", "found", "in", "how it shows", "what to do")
+    for one in looked:
+        model, rows = f"{one['model']}@{one['version']}", str(one["rows"])
+        for found in one["findings"]:
+            table.add_row(model, rows, found["kind"], *(_cell(found[key]) for key in ("what", "told", "todo")))
+        if not one["findings"]:
+            table.add_row(model, rows, "nothing" if one["judged"] else "too few rows", "", "", "")
+    return table
+
+
 def tags_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One row per tag."""
     table = _table("id", "tag", "unit", "value", "time", "quality")
@@ -181,13 +193,15 @@ def replay_table(answer: Mapping[str, Any]) -> Table:
 
 def query_table(rows: pd.DataFrame, timezone: str, *, open_ticks: int = 0) -> Table:
     """The newest rows of a query, times in the plant's zone; `open_ticks` newer ones have no answer yet."""
-    table = _table("time", "target", "truth", "prediction", "layer", "version", "reason")
+    beside = [name for name in ("corrected", "low", "high", "chance") if name in rows]
+    table = _table("time", "target", "truth", "prediction", *beside, "layer", "version", "reason")
     for row in rows.tail(QUERY_ROWS).to_dict(orient="records"):
         table.add_row(
             row["time"].tz_localize("UTC").tz_convert(timezone).isoformat(sep=" "),
             _cell(str(row["target"])),
             _figure(row["truth"]),
             _figure(row["prediction"]),
+            *(_figure(row[name]) for name in beside),
             str(row["layer"]),
             str(row["version"] or ""),
             "" if row["reason"] == "OK" else str(row["reason"]),

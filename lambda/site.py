@@ -21,7 +21,19 @@ from typing import Any, Self, cast
 import pandas as pd
 import xarray as xr
 
-from penstock import aggregates, answers, deploying, foreign, known, live, loading, pipeline, replay_pieces, standing
+from penstock import (
+    aggregates,
+    answers,
+    deploying,
+    drift,
+    foreign,
+    known,
+    live,
+    loading,
+    pipeline,
+    replay_pieces,
+    standing,
+)
 from penstock.answers import Desk
 from penstock.batch.plan import Wish
 from penstock.compare import Comparison, compare
@@ -362,6 +374,7 @@ class Site:
     def query(self, name: str, start: Moment = "-48h", end: Moment = None, *, strict: bool = False) -> xr.Dataset:
         """Truth, prediction, quality, reason, layer, version, sample over the time predicted for, [start, end).
 
+        `corrected`, `low`, `high`, `chance` of a model that asks for them: as they were said, never recomputed.
         Without `end` it ends with the newest tick that can have an answer; attribute `open` counts those behind
         it: not closed yet by a stream, or brought in behind it and not recomputed.
         """
@@ -372,8 +385,17 @@ class Site:
         grid = self.readings.grid
         first = -(-(begin - grid.origin_ns) // grid.period_ns)
         last = -(-(stop - grid.origin_ns) // grid.period_ns)
-        answer = answers.query(desk, name, spec, first, last, strict=strict)
+        live = self.plant.models[name].live if name in self.plant.models else answers.NOTHING
+        answer = answers.query(desk, name, spec, first, last, strict=strict, live=live)
         return answer.assign_attrs(open=open_ticks if end is None else 0)
+
+    def drift(self, name: str, start: Moment = "-30d", end: Moment = None) -> dict[str, Any]:
+        """Whether what the live version sees and says in [start, end) is what it was trained on.
+
+        `findings`: `kind` (sensor fault, outside the trained range, new regime, slow ageing), `what`, `told`, `todo`;
+        none: all is as it was. `status` shows the newest. Raises ModelError where its card does not tell its inputs.
+        """
+        return drift.drift(self, name, start, end)
 
     def live(self, name: str, *, poll_s: float = 0.2, silent_s: float | None = None) -> Iterator[xr.Dataset]:
         """The newest predictions as they are said, one Dataset of one row each, until the caller stops.

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from penstock.beside_rows import beside_rows
 from penstock.data.frame import BAD, UNCERTAIN
 from penstock.data.grid import LATE, PRESENT, STATUS, Cells
 from penstock.data.history import cells_now
+from penstock.drift import drift_rows
 from penstock.serving.external import Heard, heard
 from penstock.serving.triton import Triton
 from penstock.serving.watch import read_watched
@@ -70,7 +72,15 @@ def status(site: Site) -> list[dict[str, str]]:
     files = [_archive(site), _journal(site), _models(site)]
     parts = rows(str(site.folder), site.plant.timezone, told, alive, [_triton(site), _stream(site)])
     stream, now_ns, running = read_status(site.folder / "speed") or {}, time.time_ns(), _running(site)
-    return [*files, *parts, *source_rows(stream, now_ns, running), *sink_rows(stream, now_ns, running)]
+    sources, sinks = source_rows(stream, now_ns, running), sink_rows(stream, now_ns, running)
+    return [
+        *files,
+        *parts,
+        *sources,
+        *sinks,
+        *beside_rows(stream, running),
+        *drift_rows(site.folder, site.models.champions()),
+    ]
 
 
 def _row(part: str, state: str, what: str, todo: str = "") -> dict[str, str]:

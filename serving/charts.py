@@ -23,6 +23,8 @@ from bokeh.models import (
     DataRange1d,
     GlyphRenderer,
     HoverTool,
+    Legend,
+    LegendItem,
     PanTool,
     Range1d,
     ResetTool,
@@ -32,6 +34,8 @@ from bokeh.models import (
 GROUND, INK, SOFT, RED, AMBER = "#ececec", "#222222", "#9a9a9a", "#c00000", "#e08a00"
 TREND = ("truth", "prediction", "filled", "faulty", "withheld")
 """Columns of the trend beside `time` (ms UTC); the marks are NaN where there is nothing to mark."""
+BESIDE = ("corrected", "low", "high")
+"""Columns more, on a page where something is said beside predictions."""
 RESIDUAL = "residual"
 """Column of truth minus prediction, in the trend's source."""
 _LABEL = """
@@ -49,9 +53,9 @@ class Chart:
     source: ColumnDataSource
 
 
-def trend(zone: str) -> Chart:
-    """Truth and prediction on one axis, with the marks of TREND."""
-    frame = _empty(TREND)
+def trend(zone: str, *, beside: bool = False) -> Chart:
+    """Truth and prediction on one axis, with the marks of TREND; `beside`: the corrected line and the interval."""
+    frame = _empty((*TREND, *BESIDE))
     plot = (
         frame.hvplot.line(x="time", y="prediction", color=SOFT, line_width=5, label="prediction")
         * frame.hvplot.line(x="time", y="truth", color=INK, line_width=1.4, label="truth")
@@ -59,7 +63,15 @@ def trend(zone: str) -> Chart:
         * _marks(frame, "faulty", "x", RED, "bad truth")
         * _marks(frame, "withheld", "inverted_triangle", RED, "prediction withheld")
     )
-    return _drawn(plot, _source((*TREND, RESIDUAL)), TREND[0], zone, height=300)
+    if beside:
+        plot *= frame.hvplot.line(
+            x="time", y="corrected", color=INK, line_width=1.4, line_dash="dashed", label="corrected"
+        )
+    columns = (*TREND, *(BESIDE if beside else ()), RESIDUAL)
+    chart = _drawn(plot, _source(columns), TREND[0], zone, height=300)
+    if beside:
+        _band(chart)
+    return chart
 
 
 def residual(zone: str, beside: Chart) -> Chart:
@@ -110,6 +122,14 @@ def clear(chart: Chart, label: str) -> None:
 def name_axis(chart: Chart, label: str) -> None:
     """What the upright axis shows, and its unit."""
     chart.figure.yaxis.axis_label = label
+
+
+def _band(chart: Chart) -> None:
+    """The interval, behind the lines. hvplot's area is a polygon of its own, which no row could be streamed into."""
+    figure = chart.figure
+    band = figure.varea(x="time", y1="low", y2="high", source=chart.source, fill_color=SOFT, fill_alpha=0.3)
+    figure.renderers = [band, *(each for each in figure.renderers if each is not band)]
+    figure.select_one(Legend).items.append(LegendItem(label="interval", renderers=[band]))
 
 
 def _empty(columns: Sequence[str]) -> pd.DataFrame:

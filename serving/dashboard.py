@@ -32,7 +32,7 @@ class LivePage:
         self._choices = {choice.label: choice for choice in face.choices}
         self._pick = pn.widgets.Select(name="model", options=list(self._choices), width=260)
         self._places = Places(("top", "now", "tiles", "sheet"), face.zone)
-        self._trend = charts.trend(face.zone)
+        self._trend = charts.trend(face.zone, beside=face.beside)
         self._residual = charts.residual(face.zone, self._trend)
         self._trace: Trace | None = None
         self._pick.param.watch(lambda _: self._switch(), "value")
@@ -57,7 +57,10 @@ class LivePage:
         if choice is None or trace is None or trace is self._trace:
             return
         self._trace = trace
-        feed_rows(self._trend, trend_columns(trace, choice.column), trace)
+        columns = trend_columns(trace, choice.column)
+        if self._feed.questions.face.beside:
+            columns |= {name: getattr(trace, name)[:, choice.column] for name in charts.BESIDE}
+        feed_rows(self._trend, columns, trace)
 
     def _switch(self) -> None:
         """Empty the charts and name what they show from now on; the span looked at stays."""

@@ -38,6 +38,8 @@ class Face:
     simulated: bool
     """No plant is behind it: that is said on every page."""
     period_s: float
+    beside: bool = False
+    """Corrections or intervals are said of some model."""
     choices: tuple[Choice, ...]
     tags: tuple[tuple[str, str], ...]
     """(name, unit) of each stored tag."""
@@ -55,6 +57,12 @@ class Trace:
     """[n, O] a reading of the truth came, and it is bad or filled."""
     prediction: NDArray[np.float32]
     """[n, O] NaN where withheld."""
+    corrected: NDArray[np.float32]
+    """[n, O] as it was said with its correction; NaN where there was none."""
+    low: NDArray[np.float32]
+    """[n, O] ends of the interval that was said; NaN where there was none."""
+    high: NDArray[np.float32]
+    """[n, O]"""
     persistence: NDArray[np.float32]
     """[n, O] the newest truth that was known when the prediction was made."""
     filled: NDArray[np.bool_]

@@ -144,9 +144,13 @@ class ReadPlan:
     @classmethod
     def of(cls, specs: Sequence[WindowSpec], resolve: Resolve, layout: Layout, grid: Grid) -> ReadPlan:
         """The union of what `specs` read."""
-        read = list(dict.fromkeys(pair for spec in specs for pair in read_by(spec)))
+        read = dict.fromkeys(pair for spec in specs for pair in read_by(spec))
+        return cls.of_reads(list(read), max((spec.depth for spec in specs), default=1), resolve, layout, grid)
+
+    @classmethod
+    def of_reads(cls, read: Sequence[Read], depth: int, resolve: Resolve, layout: Layout, grid: Grid) -> ReadPlan:
+        """Of distinct columns, `depth` rows of each."""
         ids = resolve([tag.name for tag, _ in read]) if read else np.empty(0, np.int32)
-        depth = max((spec.depth for spec in specs), default=1)
         wait = Rules.of([tag for tag, _ in read], grid.period_ns).wait
         shard_of = layout.shard_of()
         by_shard: dict[int, list[Column]] = {}

@@ -75,8 +75,8 @@ class Rings:
             if not (ids >= 0).any():
                 return Cells.empty(begin, end - begin, len(ids), plan.dtype)
             if self._far is None or not far.any():
-                return _spread(self._near.rows(begin, end), self._near.ids, ids, plan.dtype)
-            cells = _spread(self._far.rows(begin, end), self._far.ids, np.where(far, ids, -1), plan.dtype)
+                return spread(self._near.rows(begin, end), self._near.ids, ids, plan.dtype)
+            cells = spread(self._far.rows(begin, end), self._far.ids, np.where(far, ids, -1), plan.dtype)
             if not far.all():
                 _fill(cells, self._near.rows(begin, end), self._near.ids, np.where(far, -1, ids))
             return cells
@@ -99,7 +99,7 @@ class Rings:
         return int(rows[low].min()) if low.any() else None
 
 
-def _spread(cells: Cells, have: NDArray[np.int32], ids: NDArray[np.int32], dtype: str) -> Cells:
+def spread(cells: Cells, have: NDArray[np.int32], ids: NDArray[np.int32], dtype: str) -> Cells:
     """Cells of the tags `have` -> cells of the tags `ids`, which may repeat; -1: an empty column."""
     if np.array_equal(have, ids):
         return cells

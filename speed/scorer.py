@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from penstock.data.scoring import Ask, Member, Said, Scoring
 from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.errors import ServingError
+from penstock.speed.beside import Beside
 from penstock.speed.cutting import Answers, cut_all
 from penstock.speed.delays import Delays
 from penstock.speed.overload import ALL, Overload, newest_at, passed_over, reaches
@@ -40,8 +41,11 @@ class PlanTooSmall:
 class Scorer:
     """Says each tick once, in order."""
 
-    def __init__(self, scoring: Scoring, view: SpeedView, overload: Overload = ALL) -> None:
-        self._scoring, self._view, self._overload = scoring, view, overload
+    def __init__(
+        self, scoring: Scoring, view: SpeedView, overload: Overload = ALL, beside: Beside | None = None
+    ) -> None:  # fmt: skip
+        """`beside`: what corrects, and says intervals; None: no model wants that."""
+        self._scoring, self._view, self._overload, self._beside = scoring, view, overload, beside
         self._until: int | None = None
         """Ticks below are said for the newest alone, since scoring was behind; None: it never was."""
         self._known: tuple[Member, ...] | None = None
@@ -60,7 +64,7 @@ class Scorer:
         `closed`: ticks below are closed, whether they are ready or not: so far scoring is behind.
 
         Raises ServingError when no answer came: nothing was said then, and the same call may be made again.
-        Raises SiteError when the view cannot be written.
+        Raises SiteError when the view cannot be written, JournalError and ArchiveError where truths cannot be read.
         """
         until = self._overloaded(newest, tick, closed)
         members, last = self._members(tick, until), 0
@@ -79,7 +83,10 @@ class Scorer:
             if members is asked:
                 break
         spoken = tuple(speak(list(told.values()), newest, tick, last))
-        self._view.write(spoken)
+        state = None
+        if self._beside is not None:
+            spoken, state = self._beside.adjust([a.member for a, _ in told.values()], spoken)
+        self._view.write(spoken, state)
         return spoken
 
     def _overloaded(self, newest: Newest, tick: int, closed: int | None) -> int | None:

@@ -23,6 +23,7 @@ from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason
 from penstock.errors import PenstockError, ServingError, SiteError
+from penstock.speed.beside import Beside
 from penstock.speed.clock import begin_of
 from penstock.speed.delays import Closes
 from penstock.speed.following import POLL_S, Broken, Following, Place
@@ -84,7 +85,8 @@ class Service:
         self._view = SpeedView.open(setup.site / "views" / "speed.sqlite")
         live = any(not source.patient for source, _ in setup.sources)
         self._overload = setup.overload if live else ALL
-        self._scorer = Scorer(setup.scoring, self._view, self._overload)
+        self._beside = Beside(setup.live, setup.site, self._view, setup.resolve, setup.layout) if setup.live else None
+        self._scorer = Scorer(setup.scoring, self._view, self._overload, self._beside)
         self._stop = asyncio.Event()
         self._stopped_at: float | None = None
         self._counts = _Counts()
@@ -122,6 +124,8 @@ class Service:
             finally:
                 await self._upkeep.close()
                 self._journal.close()
+                if self._beside is not None:
+                    self._beside.close()
                 self._view.close()
         return self.report()
 
@@ -342,6 +346,7 @@ class Service:
             archived_ns=self._upkeep.archived_ns,
             repaired=counts.repaired,
             repaired_ns=counts.repaired_ns,
+            beside=self._beside.told() if self._beside else {},
             report=self.report(),
         )
         write_status(self._setup.site / "speed", status)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from distributed import Security
@@ -14,6 +14,7 @@ from penstock.data.archive.retention import Retention
 from penstock.data.grid import Grid
 from penstock.data.hatch import Hatch
 from penstock.data.layout import Layout
+from penstock.data.plant import LiveSpec
 from penstock.data.scoring import Scoring
 from penstock.data.views.speed_view import Spoken
 from penstock.data.window_spec import WindowSpec
@@ -60,5 +61,7 @@ class Setup:
     """Of the sinks, not started."""
     overload: Overload = ALL
     """What happens when scoring cannot keep up with live sources; a replay of files is held back in any case."""
+    live: Mapping[str, LiveSpec] = field(default_factory=dict)
+    """Of the models beside whose predictions something is said: corrections, intervals."""
     on_tick: Callable[[Spoken], None] = lambda spoken: None
     """Told of each tick after it is durable; must not raise."""

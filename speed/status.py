@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.errors import SiteError
+from penstock.speed.beside import BesideTold
 from penstock.speed.delays import Delays, Told
 from penstock.speed.link import LinkTold
 from penstock.speed.outlet import OutletTold
@@ -109,6 +110,8 @@ class Status:
     repaired: str | None = None
     """What had died, the last time that something did."""
     repaired_ns: int | None = None
+    beside: Mapping[str, Mapping[str, BesideTold]] = field(default_factory=dict)
+    """By model and target: corrections and intervals, and how well they hold."""
     report: Report
     """The run so far."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from penstock.data.durations import DURATION, duration_text
 from penstock.data.expressions import names as names_in
 from penstock.data.plant import LstmSpec, ModelSpec, PrepareStep, Tag
+from penstock.data.plants.live_table import LIVE_KEYS, read_live
 from penstock.data.plants.prepare_text import STEPS, parse_step
 from penstock.data.plants.retrain_table import read_retrain
 from penstock.data.plants.tables import Table, dotted, near_name
@@ -34,6 +35,7 @@ MODEL_KEYS = (
     "isolate",
     "retrain",
     "for_each",
+    *LIVE_KEYS,
 )
 LSTM_KEYS = tuple(LstmSpec.__dataclass_fields__)
 
@@ -82,6 +84,7 @@ def read_model(name: str, table: Table, scope: Scope) -> ModelSpec:
         network=_network(table, scope),
         isolate=table.flag("isolate"),
         retrain=read_retrain(table.sub("retrain"), scope.timezone),
+        live=read_live(table, len(targets)),
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.data.views.adjusted import SCHEMA as ADJUSTED
+from penstock.data.views.adjusted import Adjusted, gathered
 from penstock.errors import SiteError
 
 BUSY_S = 10.0
 """How long a statement waits for another process' write."""
+FORMAT = 2
+"""Of the file, in its `user_version`. 1 (then unwritten, 0) had no tables beside `said`; they are made on opening."""
 _LAST_TICK = 2**63 - 1
 _SPOKEN = (
-    'SELECT tick, members, "values", versions, reasons, filled, hashes, position FROM said '
-    "JOIN layouts ON layouts.id = layout"
+    'SELECT tick, members, "values", versions, reasons, filled, hashes, position, '
+    "corrections, lows, highs, chances FROM said "
+    "JOIN layouts ON layouts.id = layout LEFT JOIN adjusted USING (tick, fleet)"
 )
 """What `_spoken` takes."""
 _SCHEMA = """
@@ -59,6 +64,8 @@ class Spoken:
     """[m] hash of the window; 0 where there was none."""
     position: int
     """Journal sequence of the clock decision that closed the tick."""
+    adjusted: Adjusted | None = None
+    """[o] what is said beside the values; None: nothing is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,6 +84,8 @@ class SaidRows:
     """[n]"""
     hashes: NDArray[np.uint64]
     """[n]"""
+    adjusted: Adjusted | None = None
+    """[n, o] what was said beside the values; None: nothing was."""
 
 
 class SpeedView:
@@ -95,7 +104,7 @@ class SpeedView:
             connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            connection.executescript(_SCHEMA)
+            _bring_up(connection, path)
         except (OSError, sqlite3.Error) as error:
             raise SiteError(f"{path}: the speed view cannot be opened: {error}; check the folder") from error
         return cls(path, connection, fleet)
@@ -104,8 +113,11 @@ class SpeedView:
         """Let go of the file."""
         self._connection.close()
 
-    def write(self, spoken: Sequence[Spoken]) -> int:
-        """Add rows in one durable transaction; how many were new. What was said before stays as it is."""
+    def write(self, spoken: Sequence[Spoken], state: bytes | None = None) -> int:
+        """Add rows in one durable transaction; how many were new. What was said before stays as it is.
+
+        `state`: of what adjusts, as it stands behind the last of them.
+        """
         with self._translated(), self._transaction():
             ids = [self._layout(s.members) for s in spoken]
             begun = self._connection.total_changes
@@ -113,7 +125,23 @@ class SpeedView:
                 "INSERT OR IGNORE INTO said VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [self._row(s, i) for s, i in zip(spoken, ids, strict=True)],
             )
-            return self._connection.total_changes - begun
+            new = self._connection.total_changes - begun
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO adjusted VALUES (?, ?, ?, ?, ?, ?)",
+                [(s.tick, self._fleet, *s.adjusted.blobs()) for s in spoken if s.adjusted is not None],
+            )
+            if state is not None:
+                row = (self._fleet, spoken[-1].tick, state)
+                self._connection.execute("INSERT OR REPLACE INTO adjusting VALUES (?, ?, ?)", row)
+            return new
+
+    def state(self) -> tuple[int, bytes] | None:
+        """The newest state of what adjusts, and the tick behind which it stood; None where there is none."""
+        with self._translated():
+            found = self._connection.execute(
+                "SELECT tick, state FROM adjusting WHERE fleet = ?", (self._fleet,)
+            ).fetchone()
+        return None if found is None else (int(found[0]), bytes(found[1]))
 
     def last_tick(self) -> int | None:
         """The newest tick published; None where nothing was."""
@@ -174,8 +202,13 @@ class SpeedView:
                 "WHERE fleet = ? AND tick >= ? AND tick < ? ORDER BY tick",
                 (self._fleet, first, last),
             ).fetchall()
+            beside = self._connection.execute(
+                "SELECT tick, corrections, lows, highs, chances FROM adjusted "
+                "WHERE fleet = ? AND tick >= ? AND tick < ?",
+                (self._fleet, first, last),
+            ).fetchall()
         found = [(row, place) for row in rows if (place := places.get(row[1])) is not None]
-        return _unpack(found)
+        return _unpack(found, {tick: blobs for tick, *blobs in beside})
 
     def positions(self, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The ticks of first..last-1 that were published, ascending, and the journal sequence that closed each."""
@@ -243,6 +276,7 @@ def _spoken(row: tuple[Any, ...]) -> Spoken:
         filled=np.frombuffer(row[5], "u1").astype(bool),
         hashes=np.frombuffer(row[6], "<u8"),
         position=int(row[7]),
+        adjusted=None if row[8] is None else Adjusted.of_blobs(row[8:]),
     )
 
 
@@ -256,8 +290,10 @@ def _place(members: Sequence[tuple[str, int]], model: str) -> tuple[int, int, in
     return None
 
 
-def _unpack(found: Sequence[tuple[tuple[Any, ...], tuple[int, int, int]]]) -> SaidRows:
-    """Rows as `read` selects them, each with the member's place in its layout."""
+def _unpack(
+    found: Sequence[tuple[tuple[Any, ...], tuple[int, int, int]]], beside: Mapping[int, Sequence[bytes]]
+) -> SaidRows:
+    """Rows as `read` selects them, each with the member's place in its layout; `beside`: by tick."""
     width = max((p[2] - p[1] for _, p in found), default=0)
     values = np.full((len(found), width), np.nan, np.float32)
     for i, (row, (_, start, stop)) in enumerate(found):
@@ -274,4 +310,26 @@ def _unpack(found: Sequence[tuple[tuple[Any, ...], tuple[int, int, int]]]) -> Sa
         reasons=columns[1].astype(np.uint8),
         filled=columns[2].astype(bool),
         hashes=columns[3].astype(np.uint64),
+        adjusted=_adjusted(found, beside, width),
     )
+
+
+def _adjusted(
+    found: Sequence[tuple[tuple[Any, ...], tuple[int, int, int]]], beside: Mapping[int, Sequence[bytes]], width: int
+) -> Adjusted | None:
+    if not beside:
+        return None
+    rows = [(i, beside[row[0]], p[1:]) for i, (row, p) in enumerate(found) if row[0] in beside]
+    return gathered(rows, len(found), width)
+
+
+def _bring_up(connection: sqlite3.Connection, path: Path) -> None:
+    """The tables, and the file's format where it is new or older. Raises SiteError for a newer one."""
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if found > FORMAT:
+        raise SiteError(
+            f"{path}: is of format {found}, this penstock knows up to {FORMAT}: upgrade penstock to open it"
+        )
+    connection.executescript(_SCHEMA + ADJUSTED)
+    if found < FORMAT:
+        connection.execute(f"PRAGMA user_version = {FORMAT}")

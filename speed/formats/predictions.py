@@ -4,7 +4,8 @@
      "said": "2026-05-04T10:00:00Z", "model": "nox", "version": 3, "target": "NOX", "unit": "mg/m3", "reason": "OK"}
 
 A message is a function of the row of the speed view and of plant.toml alone: sent again, it has the same bytes. One
-message per tick and topic: a list (Arrow: a batch) where several predictions share one.
+message per tick and topic: a list (Arrow: a batch) where several predictions share one. Of `corrected`, `low`, `high`
+and `chance` those stand in it that were said.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from penstock.speed.topics import filled
 SpecOf = Callable[[str, int], WindowSpec | None]
 """How a version of a model cuts its windows; None where its card is gone."""
 QUALITY = {GOOD: "good", UNCERTAIN: "uncertain", BAD: "bad"}
+BESIDE = ("corrected", "low", "high", "chance")
+"""What may stand beside the value."""
 FRACTIONS = ((10**9, 0), (10**6, 3), (10**3, 6), (1, 9))
 
 
@@ -53,6 +56,8 @@ class _Row:
     value: np.float32
     reason: Reason
     quality: int
+    beside: tuple[np.float32, ...] = ()
+    """Of BESIDE, NaN where not said; none: nothing of the kind was said at this tick."""
 
 
 class Predictions:
@@ -85,8 +90,8 @@ class Predictions:
                 self._refuse(f"{model}@{version}: its card is gone, or another's: its predictions cannot be sent")
                 continue
             quality = BAD if reason is not Reason.OK else UNCERTAIN if spoken.filled[i] else GOOD
-            for place, value in zip(places, spoken.values[first:at], strict=True):
-                yield _Row(place, model, version, value, reason, quality)
+            for k, place in enumerate(places, first):
+                yield _Row(place, model, version, spoken.values[k], reason, quality, _beside(spoken, k))
 
     def _placed(self, model: str, version: int) -> tuple[_Place, ...]:
         found = self._places.get((model, version))
@@ -109,12 +114,18 @@ class Predictions:
         )
 
 
+def _beside(spoken: Spoken, at: int) -> tuple[np.float32, ...]:
+    said = spoken.adjusted
+    if said is None:
+        return ()
+    return spoken.values[at] + said.corrections[at], said.lows[at], said.highs[at], said.chances[at]
+
+
 def _json(rows: list[_Row], said_ns: int) -> bytes:
     found = [
         {
             "tag": row.place.tag,
-            # The shortest text that is this float32, not the float64 beside it.
-            "value": float(str(row.value)) if np.isfinite(row.value) else None,
+            "value": _number(row.value) if np.isfinite(row.value) else None,
             "time": iso(said_ns + row.place.ahead_ns),
             "quality": QUALITY[row.quality],
             "said": iso(said_ns),
@@ -124,10 +135,16 @@ def _json(rows: list[_Row], said_ns: int) -> bytes:
             "unit": row.place.unit,
             "reason": row.reason.name,
         }
+        | {name: _number(v) for name, v in zip(BESIDE, row.beside, strict=False) if np.isfinite(v)}
         for row in rows
     ]
     said = found[0] if len(found) == 1 else found
     return json.dumps(said, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _number(value: np.float32) -> float:
+    """The shortest text that is this float32, not the float64 beside it."""
+    return float(str(value))
 
 
 def _arrow(rows: list[_Row], said_ns: int) -> bytes:
@@ -146,6 +163,9 @@ def _arrow(rows: list[_Row], said_ns: int) -> bytes:
         "unit": pa.array([row.place.unit for row in rows]),
         "reason": pa.array([row.reason.name for row in rows]),
     }
+    if all(row.beside for row in rows):
+        columns = zip(BESIDE, zip(*(row.beside for row in rows), strict=True), strict=True)
+        more |= {name: pa.array(np.array(column, np.float32)) for name, column in columns}
     for name, column in more.items():
         batch = batch.append_column(name, column)
     return payload(batch)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.data.durations import duration_text, parse_duration, parse_rate
+from penstock.data.plant import CorrectSpec, LiveSpec
 from penstock.data.plants.datasets import plant_path
 from penstock.data.plants.plant_file import check_plant, load_plant
 from penstock.data.plants.templates import Names, expand_range
@@ -159,6 +160,13 @@ WRONG = [
     (HEAD + TAGS + MODEL + "lstm = { unit = 3 }", "units", "model.m.lstm.unit"),
     (HEAD + TAGS + MODEL + "lstm = { validation = 1 }", "between 0 and 1", "model.m.lstm.validation"),
     (HEAD + TAGS + MODEL + 'retrain = { promote = "never" }', '"manual"', "model.m.retrain.promote"),
+    (HEAD + TAGS + MODEL + 'correct = { by = "mean", over = "1h" }', '"bias"', "model.m.correct.by"),
+    (HEAD + TAGS + MODEL + 'correct = { by = "bias" }', "longer than 0", "model.m.correct.over"),
+    (HEAD + TAGS + MODEL + 'correct = { by = "ewm", over = "0s" }', "longer than 0", "model.m.correct.over"),
+    (HEAD + TAGS + MODEL + 'correct = { by = "ewm", ofer = "1h", over = "1h" }', "over", "model.m.correct.ofer"),
+    (HEAD + TAGS + MODEL + "interval = 90", "such as 0.9", "model.m.interval"),
+    (HEAD + TAGS + MODEL + "limit = [1, 2]", "a list of 1", "model.m.limit"),
+    (HEAD + TAGS + MODEL + 'limit = "high"', "a number", "model.m.limit"),
     (HEAD + TAGS + MODEL + 'prepare = { "A" = ["mean 15s"] }', "multiple of the plant's period", "model.m.prepare.A"),
     (HEAD + TAGS + MODEL + 'prepare = { "A" = ["deadband 1 15s"] }', "multiple of the plant's", "model.m.prepare.A"),
     (HEAD + TAGS + MODEL + 'prepare = { "A" = ["deadband 0 20s"] }', '"deadband 0.5 10min"', "model.m.prepare.A"),
@@ -195,6 +203,17 @@ def test_one_mistake_one_message(tmp_path: Path, text: str, allowed: str, key: s
     mistakes = [m for m in check_plant(plant_file(tmp_path, text)) if m.key.endswith(key)]
     assert len(mistakes) == 1, check_plant(tmp_path / "plant.toml")
     assert allowed in mistakes[0].allowed
+
+
+def test_what_stands_beside_live_predictions(tmp_path: Path) -> None:
+    default = '[defaults.model]\ncorrect = { by = "bias", over = "1h" }\ninterval = 0.9\nwindow = "60s"\n'
+    two = '[model.two]\ntarget = ["Y", "C"]\ninputs = ["A"]\ncorrect = { by = "none" }\nlimit = [60, 7.5]\n'
+    one = '[model.one]\ntarget = "Y"\ninputs = ["A"]\ncorrect = { over = "2h" }\nlimit = 3\n'
+    models = load_plant(plant_file(tmp_path, HEAD + TAGS + default + two + one)).models
+    assert models["two"].live == LiveSpec(interval=0.9, limits=(60.0, 7.5))
+    assert models["one"].live == LiveSpec(correct=CorrectSpec(by="bias", over_ns=2 * HOUR), interval=0.9, limits=(3.0,))
+    assert models["one"].live.wanted
+    assert not load_plant(plant_file(tmp_path, HEAD + TAGS + MODEL)).models["m"].live.wanted
 
 
 def test_syntax_error_has_line_and_column(tmp_path: Path) -> None:

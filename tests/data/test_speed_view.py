@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from penstock.data.views.adjusted import COLUMNS, Adjusted
 from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.errors import SiteError
+
+FIRST_FORMAT = """
+CREATE TABLE layouts (id INTEGER PRIMARY KEY, members TEXT NOT NULL UNIQUE);
+CREATE TABLE said (
+    tick INTEGER NOT NULL, fleet TEXT NOT NULL, layout INTEGER NOT NULL REFERENCES layouts(id),
+    "values" BLOB NOT NULL, versions BLOB NOT NULL, reasons BLOB NOT NULL, filled BLOB NOT NULL,
+    hashes BLOB NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (tick, fleet)
+) WITHOUT ROWID;
+"""
 
 
 def spoken(tick: int, value: float = 1.0, members: tuple[tuple[str, int], ...] = (("nox", 1), ("two", 2))) -> Spoken:
@@ -107,3 +119,52 @@ def test_a_killed_writer_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
         assert len(rows.ticks) >= acknowledged
         assert np.array_equal(rows.ticks, np.arange(len(rows.ticks)))
         assert np.array_equal(rows.values[:, 0], rows.ticks.astype(np.float32))
+
+
+def test_what_stands_beside_comes_back_and_its_first_write_wins(tmp_path: Path) -> None:
+    view = SpeedView.open(tmp_path / "speed.sqlite")
+    said = Adjusted(**{name: np.arange(3, dtype=np.float32) + k for k, name in enumerate(COLUMNS)})
+    view.write([spoken(4), replace(spoken(5), adjusted=said)], b"behind 5")
+    other = Adjusted(**{name: np.zeros(3, np.float32) for name in COLUMNS})
+    view.write([replace(spoken(5), adjusted=other)])
+    two = SpeedView.open(tmp_path / "speed.sqlite").read("two", 0, 10).adjusted
+    assert two is not None
+    assert two.corrections.tolist()[1] == [1.0, 2.0]
+    assert two.chances.tolist()[1] == [4.0, 5.0]
+    assert np.isnan(two.lows[0]).all()
+    assert view.state() == (5, b"behind 5")
+    for found in (view.after(4, 9)[0], view.newest_each(4)[0], view.newest()):
+        assert found is not None
+        assert found.adjusted is not None
+        assert found.adjusted.highs.tolist() == [2.0, 3.0, 4.0]
+    assert view.after(3, 1)[0].adjusted is None
+    assert view.read("two", 0, 5).adjusted is None
+
+
+def test_a_view_of_the_first_format_is_opened_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "speed.sqlite"
+    old = sqlite3.connect(path)
+    old.executescript(FIRST_FORMAT)
+    row = ("1", b"\x00\x00\x80?", b"\x03\x00\x00\x00", b"\x00", b"\x00", b"\x00" * 8)
+    old.execute("INSERT INTO layouts VALUES (1, ?)", ('[["nox", 1]]',))
+    old.execute("INSERT INTO said VALUES (7, 'all', ?, ?, ?, ?, ?, ?, 70)", row)
+    old.commit()
+    view = SpeedView.open(path)
+    assert view.read("nox", 0, 10).values.tolist() == [[1.0]]
+    assert view.read("nox", 0, 10).adjusted is None
+    view.write([replace(spoken(8), adjusted=Adjusted.nothing(3))], b"state")
+    assert view.last_tick() == 8
+    # A penstock of that format writes and reads on.
+    old.execute("INSERT INTO said VALUES (9, 'all', ?, ?, ?, ?, ?, ?, 90)", row)
+    old.commit()
+    old.close()
+    assert SpeedView.open(path).read("nox", 0, 10).ticks.tolist() == [7, 8, 9]
+
+
+def test_a_view_of_a_newer_format_is_refused(tmp_path: Path) -> None:
+    SpeedView.open(tmp_path / "speed.sqlite").close()
+    connection = sqlite3.connect(tmp_path / "speed.sqlite")
+    connection.execute("PRAGMA user_version = 9")
+    connection.close()
+    with pytest.raises(SiteError, match=r"format 9.*upgrade penstock"):
+        SpeedView.open(tmp_path / "speed.sqlite")

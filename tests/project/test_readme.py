@@ -37,6 +37,7 @@ from penstock.cluster import local_cluster
 from penstock.data.expressions import FUNCTIONS
 from penstock.data.plant import LstmSpec
 from penstock.data.plants.aggregate_table import KEYS as AGGREGATE_KEYS
+from penstock.data.plants.live_table import CORRECT_KEYS
 from penstock.data.plants.model_table import LSTM_KEYS, MODEL_KEYS
 from penstock.data.plants.plant_file import PLANT_KEYS, load_plant
 from penstock.data.plants.prepare_text import STEPS
@@ -257,6 +258,7 @@ TABLES = [
     ("[tags]", TAG_KEYS),
     ("[model.NAME]", MODEL_KEYS),
     ("lstm", LSTM_KEYS),
+    ("Beside a live prediction", CORRECT_KEYS),
     ("retrain", RETRAIN_KEYS),
     ("prepare", STEPS),
     ("[sources]", SOURCE_KEYS),

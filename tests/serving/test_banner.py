@@ -42,6 +42,7 @@ def trace(said: list[float], truth: list[float], reason: str = "OK") -> Trace:
     return Trace(
         times=STANDING.tick_ns + 3_600_000_000_000 * np.arange(n, dtype=np.int64),  # type: ignore[operator]
         truth=column, faulty=np.zeros((n, 1), bool), prediction=np.array([said], np.float32).T, persistence=column + 4,
+        corrected=np.full_like(column, np.nan), low=np.full_like(column, np.nan), high=np.full_like(column, np.nan),
         filled=np.zeros(n, bool), versions=np.ones(n, np.int64), reasons=np.array(["OK"] * (n - 1) + [reason]),
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ import numpy as np
 import paho.mqtt.client as paho
 import pytest
 import small_site as small
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mqtt_peer import Broker
 from sink_peers import mqtt, outlet, running, say, sink_spec, spec_of, spoken
@@ -24,6 +24,7 @@ from penstock.data.grid import Grid
 from penstock.data.importing.source_tags import SourceTags
 from penstock.data.plant import Plant, SourceSpec, Tag
 from penstock.data.registry import Registry
+from penstock.data.views.adjusted import Adjusted
 from penstock.data.views.speed_view import Spoken
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason
@@ -68,10 +69,23 @@ def expected(said: Spoken) -> tuple[list[int], list[int], list[float], list[int]
     return times, [0 if name == "near" else 1 for name, _ in said.members], said.values.tolist(), quality
 
 
-@given(tick=st.integers(-(10**9), 10**10), together=st.booleans(), form=st.sampled_from(["json", "arrow"]))
-def test_a_source_reads_what_a_sink_sends(registry: Registry, tick: int, together: bool, form: Any) -> None:
+def adjusted(values: np.ndarray) -> Adjusted:
+    return Adjusted(
+        corrections=np.full_like(values, 0.5), lows=values - 1, highs=values + 3, chances=np.full_like(values, np.nan)
+    )
+
+
+@settings(deadline=None)
+@given(
+    tick=st.integers(-(10**9), 10**10), together=st.booleans(), form=st.sampled_from(["json", "arrow"]),
+    beside=st.booleans(),
+)  # fmt: skip
+def test_a_source_reads_what_a_sink_sends(
+    registry: Registry, tick: int, together: bool, form: Any, beside: bool
+) -> None:
     spec = sink_spec(format=form, topic="all" if together else "p/{model}/{target}")
     said = spoken(tick if tick >= 0 else -tick)
+    said = replace(said, adjusted=adjusted(said.values)) if beside else said
     made = Predictions(spec, "small", GRID, ahead, pytest.fail)
     messages = made.messages(said)
     assert messages == Predictions(spec, "small", GRID, ahead, pytest.fail).messages(said), "the same bytes again"
@@ -108,6 +122,24 @@ def test_what_a_message_says() -> None:
     }  # fmt: skip
     withheld = json.loads(made[1].payload)
     assert (withheld["value"], withheld["quality"], withheld["reason"]) == (None, "bad", "BAD_INPUT")
+
+
+def test_what_was_said_beside_is_sent_where_it_was_said() -> None:
+    said = Spoken(
+        tick=8 * 1_777_888_800, members=(("far", 1), ("near", 1)), values=np.array([61.1, np.nan], np.float32),
+        versions=np.array([3, 4], np.int32), reasons=np.array([0, Reason.BAD_INPUT], np.uint8),
+        filled=np.array([False, False]), hashes=np.zeros(2, np.uint64), position=1,
+    )  # fmt: skip
+    said = replace(said, adjusted=adjusted(said.values))
+    made = Predictions(sink_spec(), "a/b", GRID, ahead, pytest.fail).messages(said)
+    told = json.loads(made[0].payload)
+    assert (told["value"], told["corrected"], told["low"], told["high"]) == (61.1, 61.6, 60.1, 64.1)
+    assert "chance" not in told
+    assert not {"corrected", "low", "high"} & json.loads(made[1].payload).keys()
+    spec = sink_spec(format="arrow", topic="all")
+    (batch,) = batches(Predictions(spec, "a/b", GRID, ahead, pytest.fail).messages(said)[0].payload)
+    assert batch.column("corrected").to_pylist()[0] == np.float32(61.6)
+    assert np.isnan(batch.column("chance").to_pylist()).all()
 
 
 def test_a_model_whose_card_is_gone_is_counted_and_costs_the_others_nothing() -> None:

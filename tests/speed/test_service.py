@@ -23,8 +23,10 @@ from penstock.data.frame import Frame
 from penstock.data.grid import Cells
 from penstock.data.journal import Entry, Journal
 from penstock.data.layout import Layout
+from penstock.data.plant import CorrectSpec, LiveSpec
 from penstock.data.quality import Rules, assess
 from penstock.data.scoring import Ask, Member, Said
+from penstock.data.views.adjusted import COLUMNS
 from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.data.windows import Reason, answers_at, cut, prepare, window_hash
 from penstock.errors import ArchiveError, DeadlineExceeded, SiteError, SourceError, Unavailable
@@ -338,3 +340,48 @@ def test_killed_and_stopped_it_says_the_same(scheduler: str, tmp_path: Path) -> 
                 assert child.stdout.read() == "False\n"
     assert run(setup(tmp_path, scheduler, small.Means())).ended
     assert_said(tmp_path)
+
+
+LIVE = {
+    "near": LiveSpec(correct=CorrectSpec(by="bias", over_ns=9 * small.SECOND), interval=0.9, limits=(3.0,)),
+    "far": LiveSpec(correct=CorrectSpec(by="ewm", over_ns=9 * small.SECOND), interval=0.8),
+}
+
+
+def test_what_is_said_beside_has_the_same_bits_over_restarts_and_a_failed_write(scheduler: str, tmp_path: Path) -> None:
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    assert run(replace(setup(whole, scheduler, small.Means()), live=LIVE)).ended
+    for ticks in (90, 91, 240):
+        run(replace(setup(parted, scheduler, small.Means(), ticks=ticks), live=LIVE, commit_every_s=0.05))
+    fails_to_write(parted, scheduler)
+    run(replace(setup(parted, scheduler, small.Means()), live=LIVE))
+    views = [SpeedView.open(site / "views" / "speed.sqlite") for site in (whole, parted)]
+    for member in small.MEMBERS:
+        one, two = (view.read(member.name, 0, TICKS) for view in views)
+        assert one.adjusted is not None
+        assert two.adjusted is not None
+        assert one.ticks.tolist() == two.ticks.tolist()
+        for name in COLUMNS:
+            assert getattr(one.adjusted, name).tobytes() == getattr(two.adjusted, name).tobytes()
+        assert np.isfinite(one.adjusted.lows).mean() > 0.5
+    assert views[0].state() == views[1].state()
+    told = read_status(whole / "speed")
+    assert told is not None
+    near = told["beside"]["near"]["E"]
+    assert near["judged"] > 100
+    assert near["recent"] == pytest.approx(near["inside"] / near["judged"], abs=0.1)
+
+
+def fails_to_write(site: Path, scheduler: str) -> None:
+    """A run that ends between a tick's correction and its row, as a kill would end it there."""
+
+    class Failing(SpeedView):
+        def write(self, spoken: object, state: bytes | None = None) -> int:
+            raise SiteError("the disk is full")
+
+    view = Failing.open(site / "views" / "speed.sqlite")
+    given = replace(setup(site, scheduler, small.Means(), ticks=270), live=LIVE)
+    service = Service(given)
+    service._scorer._view = view  # the process ends here, whatever it had in memory
+    with pytest.raises(SiteError, match="the disk is full"):
+        asyncio.run(service.run())
