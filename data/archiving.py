@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,6 +31,8 @@ from penstock.errors import ArchiveBusy, ArchiveError, PenstockError
 
 NICE = 5
 """A third of the share that the live path gets of a processor that both want."""
+KEPT: Mapping[str, str] = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(2 << 30)}
+"""For glibc: what a commit took is kept for the next one. Given back, its pages were asked for 250,000 times in two."""
 END_S = 10.0
 """How long it may take to end once it has nothing to do."""
 
@@ -151,7 +154,9 @@ class ArchivingProcess:
             self._pipe, theirs = Pipe()
             command = [sys.executable, "-P", "-c", f"from {__name__} import main; main({theirs.fileno()})"]
             # A group of its own: a Ctrl-C is for the service, which ends this one when it has done its last.
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], process_group=0)
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], process_group=0, env={**os.environ, **KEPT}
+            )  # fmt: skip
             theirs.close()
         return self._pipe
 

@@ -134,13 +134,20 @@ class Cells:
     def merge(self, other: Cells) -> None:
         """Cell-wise maximum with `other`, whose ticks must lie inside; columns must be the same."""
         mine = self.rows(other.first, other.last)
-        if not mine.quality.any():
-            mine.values[...], mine.quality[...], mine.offset[...] = other.values, other.quality, other.offset
-            return
-        wins = greater(other, mine)
-        mine.values[wins] = other.values[wins]
-        mine.quality[wins] = other.quality[wins]
-        mine.offset[wins] = other.offset[wins]
+        taken = np.flatnonzero(mine.quality.any(axis=1))  # mostly few: a block that goes on where a commit ended
+        begin, end = (int(taken[0]), int(taken[-1]) + 1) if len(taken) else (0, 0)
+        for free in (slice(0, begin), slice(end, None)):
+            mine.values[free], mine.quality[free] = other.values[free], other.quality[free]
+            mine.offset[free] = other.offset[free]
+        if len(taken):
+            mine.rows(mine.first + begin, mine.first + end)._win(other.rows(other.first + begin, other.first + end))
+
+    def _win(self, other: Cells) -> None:
+        """Take what is greater, of cells of the same ticks and columns."""
+        wins = greater(other, self)
+        self.values[wins] = other.values[wins]
+        self.quality[wins] = other.quality[wins]
+        self.offset[wins] = other.offset[wins]
 
     def put(
         self,

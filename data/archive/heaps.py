@@ -98,7 +98,7 @@ class _Across:
 
     def part(self, begin: int, end: int) -> Readings | None:
         """The readings of columns begin..end-1, counted from 0 as their tags; None where there is none."""
-        a, b = np.searchsorted(self.columns, (begin, end)).tolist()
+        a, b = np.searchsorted(self.columns, np.array((begin, end), np.int32)).tolist()  # other types copy all of it
         if a == b:
             return None
         tags, cut = self.columns[a:b] - np.int32(begin), slice(a, b)
