@@ -277,13 +277,16 @@ def _why(lost: Mapping[str, int]) -> str | None:
 
 def wide_rows(wish: Wish, seen: Seen, peers: Mapping[str, float]) -> list[Row]:
     """Counted from the first tick said: until then names are looked up."""
-    begin = seen.said[0][1] if seen.said else seen.begin
-    per_s = wish.tags * (len(seen.said) - 1) / (seen.ended - begin)
-    name = _short(wish.tags)
+    begin, end = (seen.said[0][1], seen.said[-1][1]) if seen.said else (seen.begin, seen.ended)
+    readings, name = wish.tags * (len(seen.said) - 1), _short(wish.tags)
+    per_s, said_per_s = readings / (seen.ended - begin), readings / max(end - begin, 1e-9)
     return [
         Row(
             what=f"e2e-{name}-readings-per-s", unit="readings/s", ours=round(per_s), peers=peers, goal=GOAL_PER_S,
             better="higher",
+        ),
+        Row(
+            what=f"e2e-{name}-said-per-s", unit="readings/s", ours=round(said_per_s), better="higher",
         ),
         Row(
             what="e2e-lost", unit="readings, cells, ticks, predictions", ours=float(sum(seen.lost.values())), goal=0.0,

