@@ -86,7 +86,10 @@ class Upkeep:
     def _do(self, said: int | None, pieces: int | None, carry_out: Callable[[Work], Done]) -> None:
         setup, journal, archive = self._setup, self._journal, self._archive
         tail = journal.tail  # before the tags: another process may register some and then append to them
-        done = carry_out(self._work(tail, pieces))
+        work = self._work(tail, pieces)
+        done = carry_out(work)
+        if done.until is not None and work.aggregates is not None and work.aggregates.older_than_ns is not None:
+            self._expire_due = time.monotonic() + EXPIRE_S
         self.archived_ns = setup.now()
         for outlet in setup.outlets:
             if outlet.content == "aggregates" and done.until is not None:
@@ -107,13 +110,11 @@ class Upkeep:
 
     def _aggregates(self, pieces: int | None) -> Aggregates | None:
         """What is to be aggregated; now and then, old commits of it go too."""
-        setup, now = self._setup, time.monotonic()
+        setup = self._setup
         if setup.aggregates is None:
             return None
         old_ns = None if setup.retention is None else setup.retention.snapshots_ns
-        expires = old_ns is not None and now >= self._expire_due
-        if expires:
-            self._expire_due = now + EXPIRE_S
+        expires = old_ns is not None and time.monotonic() >= self._expire_due
         return Aggregates(
             folder=setup.site / "views" / "aggregates", wanted=setup.aggregates(), pieces=pieces,
             older_than_ns=setup.now() - old_ns if old_ns is not None and expires else None,
