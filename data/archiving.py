@@ -32,7 +32,7 @@ from penstock.errors import ArchiveBusy, ArchiveError, PenstockError
 NICE = 5
 """A third of the share that the live path gets of a processor that both want."""
 KEPT: Mapping[str, str] = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(2 << 30)}
-"""For glibc: what a commit took is kept for the next. Given back, two commits of a million tags faulted 250,000 pages in."""
+"""For glibc: what a commit took is kept for the next; given back, two of a million tags faulted 250,000 pages in."""
 END_S = 10.0
 """How long it may take to end once it has nothing to do."""
 
