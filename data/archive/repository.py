@@ -95,6 +95,17 @@ def translated(folder: Path) -> Iterator[None]:
         raise ArchiveError(f"{folder}: cannot be read or written ({error}); look after the disk") from error
 
 
+def bounded() -> icechunk.RepositoryConfig:
+    """What any repository of a site is opened with: it remembers less of the commits that it has seen.
+
+    Each commit has a snapshot and manifests of its own, and icechunk would keep 25 and 15 times as many of them: a
+    stream, which commits every few seconds, would grow for days.
+    """
+    config = icechunk.RepositoryConfig.default()
+    config.caching = icechunk.CachingConfig(num_snapshot_nodes=20_000, num_chunk_refs=1_000_000)
+    return config
+
+
 def repository(folder: Path, *, create: bool) -> icechunk.Repository:
     """The icechunk repository in `folder`; with `create` a new one where there is none.
 
@@ -108,7 +119,7 @@ def repository(folder: Path, *, create: bool) -> icechunk.Repository:
             raise ArchiveError(f"{folder}: holds no archive; create the site first")
         along_time = ((icechunk.ManifestSplitDimCondition.DimensionName("time"), SPLIT_CHUNKS),)
         split = ((icechunk.ManifestSplitCondition.AnyArray(), along_time),)
-        config = icechunk.RepositoryConfig.default()
+        config = bounded()
         config.manifest = icechunk.ManifestConfig(splitting=icechunk.ManifestSplittingConfig(split))
         opener = icechunk.Repository.open_or_create if create else icechunk.Repository.open
         return opener(storage, config=config)
