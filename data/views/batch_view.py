@@ -97,8 +97,9 @@ class BatchView:
             _splice(root, parts)
             span = _span(root, parts)
             root.attrs.put({**attributes, **span, **({} if made is None else made.attributes())})
-            session.commit("recomputed", metadata=span)
-            sync_filesystem(folder)
+            if session.has_uncommitted_changes:
+                session.commit("recomputed", metadata=span)
+                sync_filesystem(folder)
             if older_than_ns is not None:
                 store.let_go(repository, older_than_ns)
 

@@ -7,6 +7,7 @@ is brought up by the plan alone, and must then be what somebody says who compute
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -41,7 +42,7 @@ def test_spans_are_a_dictionary_by_tick(strokes: list[tuple[int, int, int]], cut
         model |= dict.fromkeys(range(first, last), version)
     assert {t: v for a, b, v in spans for t in range(a, b)} == model
     assert list(spans) == sorted(spans)
-    assert all(a[1] < b[0] or a[2] != b[2] for a, b in zip(spans, spans[1:], strict=False)), "neighbours are joined"
+    assert all(a[1] < b[0] or a[2] != b[2] for a, b in pairwise(spans)), "neighbours are joined"
     assert ticks(clipped(spans, cut, cut + 9)) == model.keys() & set(range(cut, cut + 9))
     assert ticks(covered(spans, 2)) == {t for t, v in model.items() if v == 2}
 
