@@ -23,6 +23,7 @@ def recompute(
     end: Annotated[
         str | None, typer.Option("--to", "--end", help="Up to here; else as far as everything is known.")
     ] = None,
+    aggregates: Annotated[bool, typer.Option("--aggregates", help="What [aggregates] lacks, too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Bring up what live models say of the past: what is new, what late readings changed, what a new version says.
@@ -30,18 +31,20 @@ def recompute(
     How far back a new version speaks is `view.history` of plant.toml; a killed run is gone on with by the same command.
     Example: penstock recompute nox --site turbine --from 2013-09-01 --to 2014
     """
+    from penstock.aggregates import brought_up
     from penstock.recomputing import live_like, recompute
     from penstock.screen import Progress
     from penstock.site import Site
     from penstock.views_screen import recomputed_table
 
-    if every == bool(models):
-        raise typer.BadParameter("give models, or --all")
+    if (every and models) or not (every or models or aggregates):
+        raise typer.BadParameter("give models, --all or --aggregates")
     with Site.open(site) as opened:
-        names = live_like(opened, models or ["*"])
+        names = live_like(opened, models or ["*"] * every)
         with Progress("recompute") as bar:
+            kept = {"aggregates": brought_up(opened, bar)} if aggregates else {}
             rows, failed = recompute(opened, names, start, end, progress=bar)
         zone = opened.plant.timezone
-    print_answer({"models": rows, "failed": failed}, as_json, recomputed_table(rows, zone))
+    print_answer({"models": rows, "failed": failed, **kept}, as_json, recomputed_table(rows, zone, kept))
     if failed:
         raise ModelError("\n".join(failed.values()))

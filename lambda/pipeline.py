@@ -25,8 +25,9 @@ from penstock.answers import Desk
 from penstock.batch import fleet
 from penstock.batch.history import Source as HistorySource
 from penstock.batch.plan import History, Warm, Wish, plan
+from penstock.batch.summaries import IN_FLIGHT, across
 from penstock.batch.view import Recompute, compute_spans
-from penstock.data.aggregating import Wanted, bring_up
+from penstock.data.aggregating import PIECE_CELLS, Wanted, bring_up, pending
 from penstock.data.archive.archiver import drain
 from penstock.data.archive.retention import Retention, needed_from
 from penstock.data.grid import Grid
@@ -35,6 +36,7 @@ from penstock.data.layout import Layout
 from penstock.data.models import Artifact, ModelStore
 from penstock.data.plant import LiveSpec, Plant
 from penstock.data.runs import Run, Runs
+from penstock.data.views.aggregates import Mark
 from penstock.data.views.batch_view import Part
 from penstock.data.views.spans import Spans
 from penstock.data.views.speed_view import Spoken
@@ -179,6 +181,30 @@ def archive_all(
     except ArchiveBusy:
         return False
     return True
+
+
+def aggregate(
+    client: Callable[[], Client], desk: Desk, wanted: Wanted, *, hatch: Callable[[], Hatch | None],
+    progress: Progress | None = None,
+) -> Mark:  # fmt: skip
+    """Bring the aggregates up to the archive, much of it by the workers of `client`, little of it here.
+
+    This process alone commits, and lets a stream's archiver in between two pieces. Raises ArchiveBusy, ArchiveError.
+    """
+    folder = desk.views / "aggregates"
+    total = pending(folder, desk.archive, desk.journal, wanted)
+    if total <= PIECE_CELLS:
+        return bring_up(folder, desk.archive, desk.journal, wanted)
+    workers = client()
+    spread = across(workers, HistorySource(folder=desk.archive.folder, snapshot="", hatch=hatch()))
+    jobs = 2 * IN_FLIGHT * max(1, len(workers.nthreads()))
+    while True:
+        mark = bring_up(folder, desk.archive, desk.journal, wanted, pieces=1, across=spread, jobs=jobs)
+        left = sum(last - first for first, last in mark.todo) * wanted.periods[0] * len(wanted.tags)
+        if progress:
+            progress(max(0, total - left), max(total, left), "aggregates")
+        if not mark.todo:
+            return mark
 
 
 def expire(desk: Desk, retention: Retention, now_ns: int) -> int:

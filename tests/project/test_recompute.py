@@ -7,6 +7,7 @@ view     | the last 3 hours, v1         | what it touches | what is new    | bot
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 
 import numpy as np
@@ -34,6 +35,8 @@ period = "1min"
 [tags]
 A = { range = [-9, 9], flat_after = "6min" }
 Y = {}
+[aggregates]
+periods = ["10min", "1h"]
 [defaults.model]
 target = "Y"
 inputs = ["A"]
@@ -242,3 +245,16 @@ def test_8_the_command(site: Site) -> None:
         pytest.raises(ArchiveBusy, match="another process"),
     ):
         site.recompute("view-a")
+
+
+def test_9_aggregates_that_were_lost_come_back_with_the_same_bits(site: Site) -> None:
+    before = {period: site.aggregates(period=period) for period in ("10min", "1h")}
+    shutil.rmtree(site.folder / "views" / "aggregates")
+    said = CliRunner().invoke(app, ["recompute", "--aggregates", "--site", str(site.folder), "--json"])
+    assert said.exit_code == 0, said.output
+    told = json.loads(said.output.splitlines()[-1])
+    assert (told["models"], told["aggregates"]["pending"]) == ([], 0)
+    for period, kept in before.items():
+        found = site.aggregates(period=period)
+        for name in kept.data_vars:
+            assert found[name].values.tobytes() == kept[name].values.tobytes(), (period, name)
