@@ -153,7 +153,7 @@ def _recomputed(site: Site, ticks: int, size: Size) -> float:
     site.recompute(NAME, start, start + pd.Timedelta(2 * ASKED, "s"))
     begun = time.perf_counter()
     done = site.recompute(NAME, start, BEGIN + pd.Timedelta(ticks, "s"))
-    return round(done["ticks"] / (time.perf_counter() - begun))
+    return float(round(done["ticks"] / (time.perf_counter() - begun)))
 
 
 def _best(work: Callable[[], object]) -> float:
