@@ -119,6 +119,7 @@ def check(site: Site, name: str = "view-a") -> None:
 def test_1_the_first_run_is_the_last_history(site: Site) -> None:
     with pytest.raises(ModelNotFound, match="view-b: is not live"):
         site.recompute("view-b")
+    assert "not yet: view-a" in {row["part"]: row for row in site.status()}["views"]["what"]
     done = site.recompute("view-a")
     assert (done["recomputed"], done["ticks"], done["changed"]) == ("view-a@1", 180, 0)
     assert made(site).spans == ((tick(site, HISTORY - 180), tick(site, HISTORY), 1),)
@@ -237,6 +238,9 @@ def test_8_the_command(site: Site) -> None:
     assert length(covered(made(site, "view-b").spans)) == 180
     assert (np.diff(view(site, "view-b").read(0, 2**62).ticks) == 5).all()
     check(site, "view-b")
+    rows = {row["part"]: row for row in site.status()}
+    assert rows["views"]["state"] == "ok"
+    assert "2 brought up, the oldest" in rows["views"]["what"]
     assert "view-b@1" in runner.invoke(app, ["recompute", "view-*", "-s", str(site.folder)]).output
     assert runner.invoke(app, ["recompute", "-s", str(site.folder)]).exit_code == 2
     assert isinstance(runner.invoke(app, ["recompute", "x*", "-s", str(site.folder)]).exception, ModelNotFound)
