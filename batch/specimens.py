@@ -36,6 +36,19 @@ class Size:
 
 def drafts(size: Size, count: int, *, first: int = 0) -> Iterator[Draft]:
     """Members ``m0000``... of a fleet of one shape, each with its own weights; member k is the same every time."""
+    model = _blank(size)
+    for k in range(first, first + count):
+        yield _draft(model, size, k)
+
+
+def network_of(size: Size, number: int) -> keras.Model:
+    """Member `number` as Keras has it, from windows in engineering units to values."""
+    model = _blank(size)
+    _weigh(model, np.random.default_rng(number))
+    return model
+
+
+def _blank(size: Size) -> keras.Model:
     shape = Shape(
         length=size.length, features=size.features, units=size.units, layers=1, outputs=1, linear=True
     )  # fmt: skip
@@ -48,14 +61,17 @@ def drafts(size: Size, count: int, *, first: int = 0) -> Iterator[Draft]:
             last=np.zeros((size.features, 1), np.float32),
         ),
     )  # fmt: skip
-    for k in range(first, first + count):
-        yield _draft(model, size, k)
+    return model
+
+
+def _weigh(model: keras.Model, random: np.random.Generator) -> None:
+    for weight in model.trainable_weights:
+        weight.assign(random.normal(0, 0.2, weight.shape).astype(np.float32))
 
 
 def _draft(model: keras.Model, size: Size, number: int) -> Draft:
     random = np.random.default_rng(number)
-    for weight in model.trainable_weights:
-        weight.assign(random.normal(0, 0.2, weight.shape).astype(np.float32))
+    _weigh(model, random)
     windows = random.normal(0, 1, (GOLDEN_WINDOWS, size.length, size.features)).astype(np.float32)
     said = np.asarray(model.predict_on_batch(windows), np.float32)
     golden = Golden(windows=windows, predictions=said, scale=np.ones(1, np.float32))

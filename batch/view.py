@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import lru_cache, reduce
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -33,6 +33,10 @@ BLOCK_TICKS = 20_000
 DEADLINE_S = 6 * 3600.0
 Alone = Callable[[Artifact], AbstractContextManager[Callable[[NDArray[np.float32]], NDArray[np.float32]]]]
 """Runs a model that is no Keras model: its function from [n, T, F] to [n, O], in a process of its own."""
+Served = Callable[[Artifact], AbstractContextManager[Callable[[NDArray[np.float32]], NDArray[np.float32] | None]]]
+"""Asks servers on which the version may be live; None of whatever they do not answer: it is not, or they are away."""
+ASKED = 512
+"""Windows of one question to a server: live ticks wait behind it."""
 IN_FLIGHT = 4
 """Tasks per worker at a time: each carries the model's file."""
 
@@ -49,6 +53,8 @@ class Recompute:
     last: int
     """Ticks first..last-1."""
     alone: Alone | None = None
+    served: Served | None = None
+    """Where the live version is asked, so that both layers have the same arithmetic; None: Keras says it."""
 
 
 def compute_view(
@@ -69,35 +75,60 @@ def compute_view(
     models. Raises ModelError when the artifact cannot be run, ArchiveError when the archive cannot be read,
     DeadlineExceeded.
     """
+    whole = Recompute(source=source, artifact=artifact, ids=tuple(ids), first=first, last=last, alone=alone)
+    (rows,) = compute_spans(client, [whole], block_ticks=block_ticks, deadline_s=deadline_s)
+    return rows
+
+
+def compute_spans(
+    client: Client,
+    spans: Sequence[Recompute],
+    *,
+    block_ticks: int = BLOCK_TICKS,
+    deadline_s: float = DEADLINE_S,
+) -> list[Predictions]:
+    """The rows of each of some spans of one model, of any of its versions, all at once. Raises as `compute_view`."""
     blocks = iter(
         [
-            Recompute(
-                source=source, artifact=artifact, ids=tuple(ids), first=t, last=min(t + block_ticks, last), alone=alone
-            )
-            for t in range(first, last, block_ticks)
+            (k, replace(span, first=t, last=min(t + block_ticks, span.last)))
+            for k, span in enumerate(spans)
+            for t in range(span.first, span.last, block_ticks)
         ]
     )
-    done: dict[int, Predictions] = {}
+    done: dict[tuple[int, int], Predictions] = {}
     place = room(client, "batch")
     running = as_completed(loop=client.loop, timeout=deadline_s)
     running.update(_submit(client, islice(blocks, IN_FLIGHT * max(1, len(client.nthreads()))), place))
     try:
         for future in running:
-            begins, rows = future.result()
-            done[begins] = rows
+            at, rows = future.result()
+            done[at] = rows
             running.update(_submit(client, islice(blocks, 1), place))
     except TimeoutError as error:
+        name = spans[0].artifact.name
         raise DeadlineExceeded(
-            f"batch view of {artifact.name!r}: not computed within {deadline_s:g} s; add workers or ask for less"
+            f"batch view of {name!r}: not computed within {deadline_s:g} s; add workers or ask for less"
         ) from error
     finally:
         client.cancel(list(running.futures), force=True)
-    outputs = len(WindowSpec.from_json(artifact.card["spec"]).targets)
-    return reduce(Predictions.then, (done[begins] for begins in sorted(done)), Predictions.nothing(outputs))
+    found = [[Predictions.nothing(_outputs(span))] for span in spans]
+    for k, first in sorted(done):
+        found[k].append(done[k, first])
+    return [Predictions.of(parts) for parts in found]
 
 
-def _submit(client: Client, blocks: Iterator[Recompute], place: dict[str, int] | None) -> list[Any]:
-    return [client.submit(recompute, block, pure=False, resources=place) for block in blocks]
+def _outputs(span: Recompute) -> int:
+    return len(WindowSpec.from_json(span.artifact.card["spec"]).targets)
+
+
+def _submit(client: Client, blocks: Iterator[tuple[int, Recompute]], place: dict[str, int] | None) -> list[Any]:
+    return [client.submit(_numbered, k, block, pure=False, resources=place) for k, block in blocks]
+
+
+def _numbered(number: int, block: Recompute) -> tuple[tuple[int, int], Predictions]:
+    """The rows of one block of a span, by the span's number and the block's first tick."""
+    first, rows = recompute(block)
+    return (number, first), rows
 
 
 def recompute(block: Recompute) -> tuple[int, Predictions]:
@@ -123,8 +154,11 @@ def recompute(block: Recompute) -> tuple[int, Predictions]:
 
 
 def _said(block: Recompute, cut: Windows, at: NDArray[np.intp]) -> NDArray[np.float32]:
-    """[len(at), O] by Keras itself, by the SavedModel where the `.keras` file needs the user's code, or alone."""
+    """[len(at), O] by the server where the version is live, by Keras itself, by the SavedModel where the `.keras` file
+    needs the user's code, or alone."""
     artifact, parts = block.artifact, np.array_split(at, max(1, len(at) // 256))
+    if len(at) and (live := _live(block, cut, at)) is not None:
+        return live
     if artifact.kind in ("callable", "onnx"):
         if block.alone is None:
             raise ModelError(f"{artifact.name}@{artifact.version}: a {artifact.kind} is run by what `alone` names")
@@ -137,6 +171,21 @@ def _said(block: Recompute, cut: Windows, at: NDArray[np.intp]) -> NDArray[np.fl
         return fitting.predict(_loaded(artifact.keras), cut.x, at)
     with foreign.served(artifact.saved_model) as serve:
         return np.concatenate([serve(cut.take(part)) for part in parts])
+
+
+def _live(block: Recompute, cut: Windows, at: NDArray[np.intp]) -> NDArray[np.float32] | None:
+    """What the server says; None where it does not say all of it: a block has one arithmetic."""
+    artifact = block.artifact
+    if block.served is None or artifact.kind != "lstm" or artifact.card.get("isolate"):
+        return None  # the engine's own LSTMs alone: a process of a model has half a second for a call
+    said = []
+    with block.served(artifact) as ask:
+        for begin in range(0, len(at), ASKED):
+            values = ask(cut.take(at[begin : begin + ASKED]))
+            if values is None:
+                return None
+            said.append(values)
+    return np.concatenate(said)
 
 
 def _whole(block: Recompute, values: NDArray[np.float32]) -> NDArray[np.float32]:

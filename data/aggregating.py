@@ -10,15 +10,16 @@ shortest periods are computed from cells, each longer one from those of the leng
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.data.archive import Archive, Head
-from penstock.data.grid import Grid
+from penstock.data.grid import Cells, Grid
 from penstock.data.journal import Journal
 from penstock.data.journal.record import Record
 from penstock.data.summary import Summary
@@ -48,13 +49,51 @@ class Wanted:
         return np.flatnonzero(~np.isnan(self.bounds[:, 0])).astype(np.int32)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Job:
+    """Base periods first..last-1 of some tags; a value, so that anybody who can read the cells may do it."""
+
+    tags: NDArray[np.int32]
+    """[m] ids, ascending."""
+    base: int
+    """Ticks of a period."""
+    first: int
+    last: int
+    bounds: NDArray[np.float64]
+    """[m, 2] range of each."""
+    most: int
+    """Ticks that are read at a time."""
+
+
+Read = Callable[[NDArray[np.int32], int, int], Cells]
+"""Cells of tag ids at ticks [first, last), of one state of the archive."""
+Across = Callable[[str, Sequence[Job]], Iterable[Summary]]
+"""Does jobs on a snapshot of the archive, by `summary_of`: one summary [periods, m] each, in their order."""
+
+
+def summary_of(job: Job, read: Read) -> Summary:
+    """[last - first, m] what the cells of each period come to; the same bits however they are cut."""
+    base, (low, high) = job.base, job.bounds.T
+    out = Summary.empty(job.last - job.first, len(job.tags))
+    for begin in range(job.first * base, job.last * base, job.most):
+        block = read(job.tags, begin, min(begin + job.most, job.last * base))
+        for period in range(begin // base, -(-block.last // base)):
+            part = block.rows(max(begin, period * base), min(block.last, (period + 1) * base))
+            whole = out[period - job.first] + Summary.of(part, low, high)
+            for name, column in out.columns().items():
+                column[period - job.first] = whole.columns()[name]
+    return out
+
+
 def bring_up(
     folder: Path, archive: Archive, journal: Journal, wanted: Wanted, *, pieces: int | None = None,
-    older_than_ns: int | None = None, cells: int = PIECE_CELLS, lock_s: float = LOCK_S,
+    older_than_ns: int | None = None, cells: int = PIECE_CELLS, lock_s: float = LOCK_S, across: Across | None = None,
+    jobs: int = 1,
 ) -> Mark:  # fmt: skip
     """Bring the view in `folder` up to the archive's newest commit; where it stands then.
 
-    At most so many `pieces` of about `cells` cells are computed, a commit each; the mark's `todo` says what is left.
+    At most so many `pieces` of about `jobs` times `cells` cells are computed, a commit each; the mark's `todo` says
+    what is left. `across`: does the jobs of a piece elsewhere; None: here, one after the other.
     Former commits made before `older_than_ns` (UTC) are let go of. Raises ArchiveBusy, ArchiveError, JournalError.
     """
     with writing(folder, deadline_s=lock_s) as writer:
@@ -65,7 +104,7 @@ def bring_up(
             writer.view.begin(wanted.bounds, anew=anew)
         due = _due(None if anew else mark, head, journal, archive.grid, wanted.periods)
         while due.todo and pieces != 0:
-            due = replace(due, todo=_piece(writer, archive, head, wanted, due, cells))
+            due = replace(due, todo=_piece(writer, head, wanted, due, cells, jobs, across or _here(archive)))
             writer.commit(due)
             pieces = None if pieces is None else pieces - 1
         if due != mark and due != writer.view.mark:
@@ -73,6 +112,16 @@ def bring_up(
         if older_than_ns is not None:
             writer.expire(older_than_ns)
         return due
+
+
+def pending(folder: Path, archive: Archive, journal: Journal, wanted: Wanted) -> int:
+    """Cells that `bring_up` would read, about; nothing is locked. Raises ArchiveError, JournalError."""
+    view, head = AggregatesView.open(folder), archive.head()
+    mark = None if view is None else view.mark
+    if view is None or mark is None or mark.periods != wanted.periods or _differ(view.bounds(), wanted.bounds):
+        mark = None
+    due = _due(mark, head, journal, archive.grid, wanted.periods)
+    return sum(last - first for first, last in due.todo) * wanted.periods[0] * len(wanted.tags)
 
 
 def standing_of(folder: Path) -> int | None:
@@ -120,16 +169,30 @@ def _touched(records: Iterable[Record], grid: Grid, base: int) -> set[int]:
     return found
 
 
-def _piece(writer: Writing, archive: Archive, head: Head, wanted: Wanted, due: Mark, cells: int) -> Ranges:
+def _here(archive: Archive) -> Across:
+    def across(snapshot: str, jobs: Sequence[Job]) -> Iterator[Summary]:
+        for job in jobs:
+            yield summary_of(job, partial(archive.read, snapshot=snapshot))
+
+    return across
+
+
+def _piece(
+    writer: Writing, head: Head, wanted: Wanted, due: Mark, cells: int, many: int, across: Across
+) -> Ranges:  # fmt: skip
     """Compute the first periods of `todo` with all longer ones that they make; what is left."""
     base = wanted.periods[0]
     (first, last), rest = due.todo[0], due.todo[1:]
-    end = min(last, first + max(1, cells // max(1, base * len(wanted.tags))))
+    end = min(last, first + max(1, many * cells // max(1, base * len(wanted.tags))))
     rest = ((end, last), *rest) if end < last else rest
+    jobs = [
+        Job(tags=tags, base=base, first=begin, last=stop, bounds=wanted.bounds[tags], most=max(1, cells // len(tags)))
+        for tags in _slices(wanted.tags)
+        for begin, stop in _steps(first, end, base, cells // max(1, len(tags)))
+    ]
+    for job, found in zip(jobs, across(head.snapshot, jobs), strict=True):
+        writer.view.put(base, job.tags, job.first, found, len(wanted.bounds))
     for tags in _slices(wanted.tags):
-        for begin, stop in _steps(first, end, base, cells // max(1, len(tags))):
-            found = _of_cells(archive, head, wanted, tags, begin, stop, cells)
-            writer.view.put(base, tags, begin, found, len(wanted.bounds))
         _make_longer(writer.view, wanted, tags, (first, end), due.until, rest)
     writer.view.touch(first, end)
     return rest
@@ -145,23 +208,6 @@ def _steps(first: int, last: int, base: int, ticks: int) -> Iterator[tuple[int, 
     many = max(1, ticks // base)
     for begin in range(first, last, many):
         yield begin, min(begin + many, last)
-
-
-def _of_cells(
-    archive: Archive, head: Head, wanted: Wanted, tags: NDArray[np.int32], first: int, last: int, cells: int
-) -> Summary:
-    """[last - first, m] of base periods first..last-1."""
-    base, (low, high) = wanted.periods[0], wanted.bounds[tags].T
-    out = Summary.empty(last - first, len(tags))
-    most = max(1, cells // len(tags))
-    for begin in range(first * base, last * base, most):
-        block = archive.read(tags, begin, min(begin + most, last * base), snapshot=head.snapshot)
-        for period in range(begin // base, -(-block.last // base)):
-            part = block.rows(max(begin, period * base), min(block.last, (period + 1) * base))
-            whole = out[period - first] + Summary.of(part, low, high)
-            for name, column in out.columns().items():
-                column[period - first] = whole.columns()[name]
-    return out
 
 
 def _make_longer(

@@ -135,6 +135,16 @@ class RetrainSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ViewSpec:
+    """What is kept recomputed of a model's answers, and when it is brought up."""
+
+    history_ns: int | None = None
+    """The newest so much is what the live version says; older answers stay. None: all of the history."""
+    cron: str | None = None
+    """Five fields, in the plant's time zone; None: only when somebody asks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CorrectSpec:
     """How what a model says is corrected by the truths known since."""
 
@@ -184,6 +194,7 @@ class ModelSpec:
     """``file.py:function`` that returns a Keras model, instead of the LSTM."""
     isolate: bool = False
     retrain: RetrainSpec = RetrainSpec()
+    view: ViewSpec = ViewSpec()
     live: LiveSpec = LiveSpec()
 
 

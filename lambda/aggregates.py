@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from penstock import pipeline
 from penstock.data.aggregating import Wanted
 from penstock.data.durations import duration_text, parse_duration
 from penstock.data.rules import Rules
@@ -20,6 +21,7 @@ from penstock.spans import Moment, span_ns
 if TYPE_CHECKING:
     from penstock.site import Site
 
+_NONE = 'plant.toml keeps no aggregates; add a table [aggregates] with periods = ["1min", "1h"]'
 MOST_CELLS = 1 << 26
 """Periods times tags of one answer: half a gigabyte of each statistic."""
 
@@ -46,6 +48,18 @@ def wanted_by(site: Site) -> Callable[[], Wanted] | None:
         return known[width]
 
     return wanted
+
+
+def brought_up(site: Site, progress: pipeline.Progress | None = None) -> dict[str, Any]:
+    """Compute what the view of aggregates lacks, on Dask where it is much; up to when it is told then.
+
+    Raises QueryError where plant.toml keeps none, ArchiveBusy where another process has been at it for long.
+    """
+    wanted = wanted_by(site)
+    if wanted is None:
+        raise QueryError(_NONE)
+    mark = pipeline.aggregate(site.parts.client, site.desk(), wanted(), hatch=site.parts.hatch, progress=progress)
+    return {"told": str(pd.Timestamp(site.readings.grid.time(mark.told))), "pending": len(mark.todo)}
 
 
 def query(site: Site, pattern: str, period: str | None, start: Moment, end: Moment) -> xr.Dataset:
@@ -89,7 +103,7 @@ def _length(site: Site, period: str | None) -> int:
     """ns of a period that plant.toml names; None: of the shortest one."""
     kept = site.plant.aggregates.periods_ns
     if not kept:
-        raise QueryError('plant.toml keeps no aggregates; add a table [aggregates] with periods = ["1min", "1h"]')
+        raise QueryError(_NONE)
     if period is None:
         return kept[0]
     try:

@@ -31,7 +31,9 @@ from penstock.data.views.batch_view import BatchView
 from penstock.data.views.predictions import Predictions
 from penstock.data.views.speed_view import SaidRows, SpeedView
 from penstock.data.windows import WindowSpec, answers_at, targets
+from penstock.errors import ModelError
 from penstock.merge import Truth, merged
+from penstock.outputs import Outputs, OutputsOf, columns, fitted, fitted_said, of_store
 
 NOTHING = LiveSpec()
 """Nothing beside."""
@@ -92,7 +94,9 @@ def query(
     seam = view.seam if view is not None else None
     seam = first - spec.horizon if seam is None else seam
     ends = (int(made[0]), int(made[-1]) + 1) if len(made) else (first, first)
+    asked, outputs_of = (spec.targets, spec.horizon), of_store(desk.store, model)
     said = _said(desk, model, *ends)
+    said = None if said is None else fitted_said(said, asked, outputs_of)
     answer = merged(
         model=model,
         targets=spec.targets,
@@ -101,7 +105,7 @@ def query(
         wanted=made,
         horizon=spec.horizon,
         seam=seam,
-        batch=_recomputed(view, *ends, outputs),
+        batch=recomputed(view, *ends, asked, outputs_of),
         speed=_live(desk, model, outputs, said),
         truth=_truth(desk, spec, first, last),
         strict=strict,
@@ -173,8 +177,17 @@ def _truth(desk: Desk, spec: WindowSpec, first: int, last: int) -> Truth:
     )
 
 
-def _recomputed(view: BatchView | None, first: int, last: int, outputs: int) -> Predictions:
-    return Predictions.nothing(outputs) if view is None else view.read(first, last)
+def recomputed(view: BatchView | None, first: int, last: int, asked: Outputs, outputs_of: OutputsOf) -> Predictions:
+    """What the view has of `asked` at ticks first..last-1."""
+    if view is None:
+        return Predictions.nothing(len(asked[0]))
+    targets, horizon = view.attributes.get("targets"), view.attributes.get("horizon", asked[1])
+    if targets is None:  # by an older penstock
+        return fitted(view.read(first, last), asked, outputs_of)
+    said = tuple(targets), int(horizon)
+    if columns(asked, said) is None:
+        return Predictions.nothing(len(asked[0]))
+    return fitted(view.read(first, last), asked, lambda version: said)
 
 
 def _said(desk: Desk, model: str, first: int, last: int) -> SaidRows | None:
@@ -205,7 +218,10 @@ def _in_sample(desk: Desk, model: str, rows: SaidRows) -> NDArray[np.bool_]:
     """[n] whether each tick lies in the training span of the version that spoke."""
     inside = np.zeros(len(rows.ticks), bool)
     for version in {int(v) for v in rows.versions if v > 0}:
-        trained = desk.store.card(model, version)["trained"]  # a ready-made model does not say on what
+        try:
+            trained = desk.store.card(model, version)["trained"]  # a ready-made model does not say on what
+        except ModelError:  # nobody knows any more
+            continue
         first, last = trained.get("first", 0), trained.get("last", 0)
         inside |= (rows.versions == version) & (rows.ticks >= first) & (rows.ticks < last)
     return inside

@@ -161,3 +161,21 @@ def windows(
     with Progress("bench windows") as bar:
         told = run(Size(tags=tags, frames=frames, peer_readings=peer_readings), lambda text: bar(0, None, text))
     print_answer(told, as_json, bench_table(told))
+
+
+@bench.command()
+def backfill(
+    ticks: Annotated[int, typer.Option(help="Ticks of history, a second each.", min=1000)] = 200_000,
+    as_json: Json = False,
+) -> None:
+    """One model over its history through Triton, as recomputing does it, beside Keras and ONNX Runtime.
+
+    Makes a scratch site, which is removed; takes about three minutes.
+    Example: penstock bench backfill --ticks 200000 --json
+    """
+    from penstock.bench.backfill import run
+    from penstock.screen import Progress, bench_table
+
+    with Progress("bench backfill") as bar:
+        told = run(ticks, lambda text: bar(0, None, text))
+    print_answer(told, as_json, bench_table(told))

@@ -61,7 +61,9 @@ def schedule(
     site: SiteFolder = HERE,
     as_json: Json = False,
 ) -> None:
-    """Retrain models at the times of plant.toml (retrain.cron) until Ctrl-C; `penstock up` does so by itself.
+    """Retrain models, and bring up views, at the times of plant.toml (retrain.cron, view.cron) until Ctrl-C.
+
+    `penstock up` does so by itself.
 
     One at a time; what fell into a time without a schedule is caught up once.
     Example: penstock schedule --site turbine --list
@@ -70,13 +72,14 @@ def schedule(
 
     from penstock.gate_screen import schedule_table
     from penstock.retraining import now
-    from penstock.schedule import Schedule, listing
+    from penstock.schedule import Schedule, brought_up, listing
     from penstock.site import Site
 
     with Site.open(site) as opened:
         kept, runs, zone = Schedule(opened.folder, opened.plant), opened.runs.all(), opened.plant.timezone
+        views = brought_up(opened.folder, opened.plant)
     if listed:
-        rows = listing(kept.turns, runs, zone, now())
+        rows = listing(kept.turns, runs, zone, now(), views)
         print_answer({"turns": rows}, as_json, schedule_table(rows, zone))
         return
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""Commands about models: train, deploy, undeploy, models, recompute, query."""
+"""Commands about models: train, deploy, undeploy, models, query."""
 
 from __future__ import annotations
 
@@ -141,27 +141,6 @@ def models(site: SiteFolder = HERE, as_json: Json = False) -> None:
     with Site.open(site) as opened:
         cards, champions = opened.cards(), opened.models.champions()
         print_answer({"models": cards, "live": champions}, as_json, models_table(cards, champions))
-
-
-@app.command()
-def recompute(
-    model: Annotated[str, typer.Argument(help="Name of a live model.")],
-    site: SiteFolder = HERE,
-    start: Annotated[str | None, typer.Option(help="Begin; else where the readings begin.")] = None,
-    end: Annotated[str | None, typer.Option(help="End, where the seam then lies; else the newest.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Recompute the past with the live version on Dask: the batch view, up to the seam.
-
-    Example: penstock recompute nox --site turbine --start 2013-09-01 --end 2014
-    """
-    from penstock.screen import Progress
-    from penstock.site import Site
-
-    with Site.open(site) as opened:
-        with Progress(f"recompute {model}"):
-            done = opened.recompute(model, start, end)
-        print_answer(done, as_json)
 
 
 @app.command()

@@ -42,10 +42,10 @@ def retrain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def schedule_table(rows: Sequence[Mapping[str, Any]], timezone: str) -> Table:
     """One row per cron expression, times in the plant's zone."""
-    table = _table("cron", "models", "next", "missed")
+    table = _table("cron", "what", "models", "next", "missed")
     for row in rows:
         due = "never" if row["next"] is None else _when(row["next"], timezone)
-        table.add_row(row["cron"], ", ".join(row["models"]), due, "yes" if row["missed"] else "")
+        table.add_row(row["cron"], row["command"], ", ".join(row["models"]), due, "yes" if row["missed"] else "")
     return table
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from penstock.data.grid import Grid
 from penstock.data.views.predictions import Predictions
 from penstock.data.windows import Reason
-from penstock.errors import Gap
+from penstock.errors import Gap, QueryError
 
 RECOMPUTED, LIVE, NEITHER = "recomputed", "live", ""
 """Values of `layer`; NEITHER marks a hole."""
@@ -94,7 +94,10 @@ def merged(
 def joined(
     wanted: NDArray[np.int64], outputs: int, seam: int, batch: Predictions, speed: Predictions
 ) -> tuple[Predictions, NDArray[np.str_]]:
-    """What stands at each tick of `wanted` [n, rising], by the rule of `merged`, and the layer [n] it comes from."""
+    """What stands at each tick of `wanted` [n, rising], by the rule of `merged`, and the layer [n] it comes from.
+
+    Raises QueryError for rows of another number of outputs: they are of other targets (`outputs.py`).
+    """
     n = len(wanted)
     told = Predictions(
         ticks=wanted,
@@ -106,6 +109,8 @@ def joined(
     )
     layer = np.full(n, NEITHER, dtype="<U10")
     for name, part in ((LIVE, speed), (RECOMPUTED, batch.between(-(2**62), seam))):
+        if len(part.ticks) and part.values.shape[1] != outputs:
+            raise QueryError(f"rows of {part.values.shape[1]} outputs are no answer to a question for {outputs}")
         to, at = _match(wanted, part.ticks)
         for column in ("values", "versions", "reasons", "filled", "sample"):
             getattr(told, column)[to] = getattr(part, column)[at]

@@ -11,7 +11,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.answers import Desk
+from penstock.answers import Desk, recomputed
 from penstock.beside import Beside, columns_of
 from penstock.data.block import FILLED, Block, Flag
 from penstock.data.derived import derive
@@ -23,6 +23,7 @@ from penstock.data.views.predictions import Predictions
 from penstock.data.views.speed_view import SaidRows, SpeedView
 from penstock.data.windows import Reason, WindowSpec, answers_at, targets
 from penstock.merge import NEITHER, joined
+from penstock.outputs import fitted_said, of_store
 from penstock.serving.questions import Trace
 
 RECOMPUTED_S = 60.0
@@ -41,6 +42,7 @@ class Rows:
         self._cells = Followed(desk.archive, desk.journal, ids)
         self._said, self._until = Predictions.nothing(len(spec.targets)), -1
         self._beside = Adjusted.nothing(0, len(spec.targets))
+        self._outputs_of = of_store(desk.store, model)
         self._batch, self._seam, self._looked = self._said, 0, float("-inf")
 
     def trace(self, desk: Desk, view: SpeedView | None, rows: int) -> Trace:
@@ -58,11 +60,12 @@ class Rows:
 
     def _look(self, desk: Desk, view: SpeedView | None, first: int, last: int) -> None:
         """Bring what was said and recomputed at ticks first..last-1 up to date."""
+        asked, outputs_of = (self.spec.targets, self.spec.horizon), self._outputs_of
         if not first <= self._until <= last:
             self._said, self._until = Predictions.nothing(len(self.spec.targets)), first
             self._beside = Adjusted.nothing(0, len(self.spec.targets))
         if view is not None and self._until < last:
-            new = view.read(self._model, self._until, last)
+            new = fitted_said(view.read(self._model, self._until, last), asked, outputs_of)
             if len(new.ticks):
                 self._said = self._said.then(_columns(new))
                 self._beside = self._beside.then(new.adjusted or Adjusted.nothing(*new.values.shape))
@@ -71,7 +74,7 @@ class Rows:
         if time.monotonic() - self._looked > RECOMPUTED_S:
             self._looked, batch = time.monotonic(), desk.batch(self._model)
             self._seam = first if batch is None else batch.seam
-            self._batch = Predictions.nothing(len(self.spec.targets)) if batch is None else batch.read(first, last)
+            self._batch = recomputed(batch, first, last, asked, outputs_of)
 
     def _joined(self, desk: Desk, made: NDArray[np.int64], told: Predictions, rows: Beside) -> Trace:
         """What was said beside the truth."""

@@ -103,6 +103,15 @@ class Parts:
         assert self._server is not None
         return (self._server.started().endpoint,)
 
+    def running(self) -> tuple[str, ...]:
+        """Likewise, of servers that run already, or that site.toml names; none is started for it."""
+        if self.settings.triton.endpoints:
+            return self.settings.triton.endpoints
+        if self._server is not None:
+            return (self._server.started().endpoint,)
+        running = self._running()
+        return () if running is None else (running.endpoint,)
+
     def triton(self) -> Triton | None:
         """The embedded server, where this process started one and it is up."""
         return self._server.started() if self._server is not None else None

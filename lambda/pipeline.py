@@ -25,8 +25,9 @@ from penstock.answers import Desk
 from penstock.batch import fleet
 from penstock.batch.history import Source as HistorySource
 from penstock.batch.plan import History, Warm, Wish, plan
-from penstock.batch.view import compute_view
-from penstock.data.aggregating import Wanted, bring_up
+from penstock.batch.summaries import IN_FLIGHT, across
+from penstock.batch.view import Recompute, compute_spans
+from penstock.data.aggregating import PIECE_CELLS, Wanted, bring_up, pending
 from penstock.data.archive.archiver import drain
 from penstock.data.archive.retention import Retention, needed_from
 from penstock.data.grid import Grid
@@ -35,11 +36,14 @@ from penstock.data.layout import Layout
 from penstock.data.models import Artifact, ModelStore
 from penstock.data.plant import LiveSpec, Plant
 from penstock.data.runs import Run, Runs
-from penstock.data.views.batch_view import BatchView
+from penstock.data.views.aggregates import Mark
+from penstock.data.views.batch_view import Part
+from penstock.data.views.spans import Spans
 from penstock.data.views.speed_view import Spoken
 from penstock.data.windows import WindowSpec
 from penstock.errors import ArchiveBusy, ArchiveError, ModelError
 from penstock.serving.alone import alone
+from penstock.serving.backfill import Backfill
 from penstock.serving.metrics import served
 from penstock.serving.pool import Pool
 from penstock.serving.score import Score
@@ -126,44 +130,35 @@ def _warm(store: ModelStore, plant: Plant, names: Sequence[str]) -> dict[str, Wa
     return found
 
 
-def write_batch_view(
+def recompute(
     client: Client,
     desk: Desk,
-    artifact: Artifact,
-    first: int,
-    seam: int,
+    artifacts: Mapping[int, Artifact],
+    spans: Spans,
     *,
-    older_than_ns: int | None = None,
+    snapshot: str,
+    endpoints: Sequence[str] = (),
     hatch: Hatch | None = None,
-) -> None:
-    """Recompute what `artifact` says at ticks first..seam-1; the view's seam moves there when all of it is in.
+) -> list[Part]:
+    """What the versions of one model say at the ticks of each span, of the archive's `snapshot`.
 
-    The view's former commits made before `older_than_ns` (UTC) are let go of; None: none is.
+    `artifacts`: by version. `endpoints`: of servers that the workers ask where the version is live there, so that the
+    answers are those of the speed layer; without them, or an answer, Keras says it.
     """
-    head = desk.archive.head()
-    spec = WindowSpec.from_json(artifact.card["spec"])
-    rows = compute_view(
-        client,
-        artifact,
-        HistorySource(folder=desk.archive.folder, snapshot=head.snapshot, hatch=hatch),
-        [desk.ids[tag.name] for tag in spec.base_tags],
-        first,
-        seam,
-        alone=alone,
-    )
-    BatchView.write(
-        desk.views / "batch" / artifact.name,
-        rows,
-        first=first,
-        last=seam,
-        attributes={
-            "model": artifact.name,
-            "version": artifact.version,
-            "snapshot": head.snapshot,
-            "horizon": spec.horizon,
-        },
-        older_than_ns=older_than_ns,
-    )
+    source = HistorySource(folder=desk.archive.folder, snapshot=snapshot, hatch=hatch)
+    served = Backfill(endpoints=tuple(endpoints)) if endpoints and hatch is None else None  # far workers reach none
+    wanted = []
+    for first, last, version in spans:
+        artifact = artifacts[version]
+        tags = WindowSpec.from_json(artifact.card["spec"]).base_tags
+        wanted.append(
+            Recompute(
+                source=source, artifact=artifact, ids=tuple(desk.ids[tag.name] for tag in tags), first=first, last=last,
+                alone=alone, served=served,
+            )
+        )  # fmt: skip
+    found = compute_spans(client, wanted)
+    return [Part(first=one.first, last=one.last, rows=rows) for one, rows in zip(wanted, found, strict=True)]
 
 
 def archive_all(
@@ -186,6 +181,30 @@ def archive_all(
     except ArchiveBusy:
         return False
     return True
+
+
+def aggregate(
+    client: Callable[[], Client], desk: Desk, wanted: Wanted, *, hatch: Callable[[], Hatch | None],
+    progress: Progress | None = None,
+) -> Mark:  # fmt: skip
+    """Bring the aggregates up to the archive, much of it by the workers of `client`, little of it here.
+
+    This process alone commits, and lets a stream's archiver in between two pieces. Raises ArchiveBusy, ArchiveError.
+    """
+    folder = desk.views / "aggregates"
+    total = pending(folder, desk.archive, desk.journal, wanted)
+    if total <= PIECE_CELLS:
+        return bring_up(folder, desk.archive, desk.journal, wanted)
+    workers = client()
+    spread = across(workers, HistorySource(folder=desk.archive.folder, snapshot="", hatch=hatch()))
+    jobs = 2 * IN_FLIGHT * max(1, len(workers.nthreads()))
+    while True:
+        mark = bring_up(folder, desk.archive, desk.journal, wanted, pieces=1, across=spread, jobs=jobs)
+        left = sum(last - first for first, last in mark.todo) * wanted.periods[0] * len(wanted.tags)
+        if progress:
+            progress(max(0, total - left), max(total, left), "aggregates")
+        if not mark.todo:
+            return mark
 
 
 def expire(desk: Desk, retention: Retention, now_ns: int) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 from penstock.batch.plan import Wish
 from penstock.data.archive import Archive
 from penstock.data.models import ModelStore
-from penstock.data.plant import LiveSpec, Plant
+from penstock.data.plant import LiveSpec, Plant, ViewSpec
 from penstock.data.runs import Kind, Run, Runs
 from penstock.errors import ArchiveError
 
@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 def key_of(plant: Plant, names: Sequence[str], words: Mapping[str, Any]) -> str:
     """A digest of what was asked: `words` as the user wrote them, and the models as plant.toml has them."""
     models = {
-        name: repr(replace(plant.models[name], live=LiveSpec())) for name in sorted(names)
-    }  # live teaches nothing
+        name: repr(replace(plant.models[name], live=LiveSpec(), view=ViewSpec())) for name in sorted(names)
+    }  # neither teaches anything
     tags = {tag.name: repr(tag) for tag in plant.tags.values()}
     told = json.dumps([models, tags, {k: str(v) for k, v in words.items()}], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()

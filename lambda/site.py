@@ -11,7 +11,6 @@ something needs them; they end with `close`, or with the `with` block.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -31,6 +30,7 @@ from penstock import (
     live,
     loading,
     pipeline,
+    recomputing,
     replay_pieces,
     standing,
 )
@@ -297,24 +297,17 @@ class Site:
         """The card of every stored version."""
         return [self.models.load(name, v).card for name in self.models.names() for v in self.models.versions(name)]
 
-    def recompute(self, name: str, start: Moment = None, end: Moment = None) -> dict[str, Any]:
-        """Bring the batch view of a model's champion up: ticks from `start` to `end`, where the seam then lies.
+    def recompute(
+        self, name: str, start: Moment = None, end: Moment = None, *, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Bring the batch view of a live model up: what is new, what has changed, what a new version is to say.
 
-        It lies no later than where all is known that comes onto the ticks before it.
+        With `start` or `end` those ticks are computed again instead, whatever the view has of them. The seam comes to
+        lie no later than where all is known that comes onto the ticks before it. Returns `recomputed` (name@version),
+        `from`, `seam`, `ticks` and `changed`: how many were computed, and how many of them again since readings came.
+        Raises ModelNotFound where it is not live, ArchiveBusy where another process is at it.
         """
-        begin, stop = self.span(start, end)
-        champion = self.models.champion(name)
-        if champion is None:
-            raise ModelNotFound(f"{name}: is not live; do: penstock deploy {name}")
-        grid, artifact = self.readings.grid, self.models.load(name, champion)
-        first, seam = grid.tick_of(begin), grid.tick_of(stop)
-        if (wait := WindowSpec.from_json(artifact.card["spec"]).wait) and seam > (known := self.desk().newest() - wait):
-            seam, stop = max(first, known), grid.time(max(first, known))
-        pipeline.write_batch_view(
-            self.parts.client(), self.desk(), artifact, first, seam,
-            older_than_ns=time.time_ns() - self.settings.retention.snapshots_ns, hatch=self.parts.hatch(),
-        )  # fmt: skip
-        return {"recomputed": f"{name}@{champion}", "from": str(pd.Timestamp(begin)), "seam": str(pd.Timestamp(stop))}
+        return recomputing.site_recompute(self, name, start, end, progress)
 
     def compare(
         self, name: str, candidates: Sequence[Artifact | str] = (), *, start: Moment = None, end: Moment = None

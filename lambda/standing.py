@@ -24,6 +24,7 @@ from penstock.speed.process import occupied
 from penstock.speed.status import read_status
 from penstock.up import record
 from penstock.up.rows import rows
+from penstock.view_rows import view_rows
 
 if TYPE_CHECKING:
     from penstock.site import Site
@@ -80,6 +81,7 @@ def status(site: Site) -> list[dict[str, str]]:
         *sinks,
         *beside_rows(stream, running),
         *drift_rows(site.folder, site.models.champions()),
+        *view_rows(site),
     ]
 
 

@@ -18,6 +18,7 @@ from penstock.data.plants.prepare_text import STEPS, parse_step
 from penstock.data.plants.retrain_table import read_retrain
 from penstock.data.plants.tables import Table, dotted, near_name
 from penstock.data.plants.templates import Names, is_glob, matching
+from penstock.data.plants.view_table import read_view
 from penstock.errors import ExpressionError
 
 MODEL_KEYS = (
@@ -34,6 +35,7 @@ MODEL_KEYS = (
     "network",
     "isolate",
     "retrain",
+    "view",
     "for_each",
     *LIVE_KEYS,
 )
@@ -84,6 +86,7 @@ def read_model(name: str, table: Table, scope: Scope) -> ModelSpec:
         network=_network(table, scope),
         isolate=table.flag("isolate"),
         retrain=read_retrain(table.sub("retrain"), scope.timezone),
+        view=read_view(table.sub("view")),
         live=read_live(table, len(targets)),
     )
 

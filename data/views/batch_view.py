@@ -2,13 +2,14 @@
 
 Rows by rising tick, only those at which the model answers. One process at a
 time commits; a commit is atomic, so readers see the view before it or after
-it. The view is derived: if it is lost, the archive and the model store give it
-again. This file knows nothing of TensorFlow or Dask.
+it, and it says what its rows are of (`made.py`). The view is derived: if it is lost, the archive and the model store
+give it again, in the versions of now. This file knows nothing of TensorFlow or Dask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,23 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from penstock.data.archive.repository import BRANCH, sync_filesystem, translated
 from penstock.data.views import store
+from penstock.data.views.made import Made
 from penstock.data.views.predictions import COLUMNS, Predictions
 from penstock.errors import ArchiveError
 
 CHUNK = 65_536
 """Rows per chunk."""
 LOCK_DEADLINE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Part:
+    """What stands from now on in ticks first..last-1."""
+
+    first: int
+    last: int
+    rows: Predictions
+    """Inside them; ticks without a row have none afterwards."""
 
 
 class BatchView:
@@ -51,34 +63,55 @@ class BatchView:
         attributes: Mapping[str, Any],
         older_than_ns: int | None = None,
     ) -> None:
-        """Put `rows` in the place of whatever the view has in ticks first..last-1, in one commit.
+        """`put` one part, of which nothing is known but `attributes`."""
+        cls.put(
+            folder, [Part(first=first, last=last, rows=rows)], attributes=attributes, older_than_ns=older_than_ns
+        )  # fmt: skip
 
-        `attributes` (JSON values: model, version, snapshot, horizon) replace the old ones; `start` and `seam`,
-        the first tick covered and one past the last, are kept here. Former commits made before `older_than_ns`
-        (UTC; None: none) are let go of afterwards, and with them views opened then. Raises ArchiveBusy when another
+    @classmethod
+    def put(
+        cls,
+        folder: Path,
+        parts: Sequence[Part],
+        *,
+        attributes: Mapping[str, Any],
+        made: Made | None = None,
+        anew: bool = False,
+        older_than_ns: int | None = None,
+    ) -> None:
+        """Put rows in the place of whatever the view has in those ticks, all parts in one commit.
+
+        `parts`: none overlapping, in order. `attributes` (JSON values: model, version, snapshot, horizon, targets)
+        replace the old ones, and so does `made`; `start` and `seam`, the first tick covered and one past the last, are
+        kept here. `anew`: what was there goes, with start and seam. Former commits made before `older_than_ns` (UTC;
+        None: none) are let go of afterwards, and with them views opened then. Raises ArchiveBusy when another
         process has been committing for a minute, ArchiveError when the rows do not fit.
         """
-        ticks = rows.ticks
-        if len(ticks) and not (first <= ticks[0] and ticks[-1] < last and (np.diff(ticks) > 0).all()):
-            raise ArchiveError(f"{folder}: rows must rise inside ticks {first}..{last - 1}")
+        for part in parts:
+            ticks = part.rows.ticks
+            if len(ticks) and not (part.first <= ticks[0] and ticks[-1] < part.last and (np.diff(ticks) > 0).all()):
+                raise ArchiveError(f"{folder}: rows must rise inside ticks {part.first}..{part.last - 1}")
         with store.written(folder, deadline_s=LOCK_DEADLINE_S) as repository, translated(folder):
             session = repository.writable_session(BRANCH)
-            root = zarr.open_group(session.store, mode="a")
-            _splice(root, rows, first, last)
-            span = {
-                "start": min(first, _bound(root, "start", first)),
-                "seam": max(last, _bound(root, "seam", last)),
-            }
-            root.attrs.put({**attributes, **span})
-            session.commit("recomputed", metadata=span)
-            sync_filesystem(folder)
+            root = zarr.open_group(session.store, mode="w" if anew else "a")
+            _splice(root, parts)
+            span = _span(root, parts)
+            root.attrs.put({**attributes, **span, **({} if made is None else made.attributes())})
+            if session.has_uncommitted_changes:
+                session.commit("recomputed", metadata=span)
+                sync_filesystem(folder)
             if older_than_ns is not None:
                 store.let_go(repository, older_than_ns)
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """model, version, snapshot, horizon of the newest computation; start, seam."""
+        """model, version, snapshot, horizon, targets of the newest computation; start, seam, made."""
         return dict(self._root.attrs)
+
+    @property
+    def made(self) -> Made | None:
+        """What its rows are of; None where an older penstock, or nobody who knew, wrote it last."""
+        return Made.of(self._root.attrs)
 
     @property
     def seam(self) -> int:
@@ -91,35 +124,67 @@ class BatchView:
             return _rows(self._root, first, last)
 
 
-def _splice(root: zarr.Group, rows: Predictions, first: int, last: int) -> None:
-    """Rewrite the arrays from the first row concerned on; what stands before it is not touched."""
-    if "ticks" not in root:
-        for name, array in rows.columns().items():
-            root.create_array(
-                name,
-                shape=(0, *array.shape[1:]),
-                chunks=(CHUNK, *array.shape[1:]),
-                dtype=array.dtype,
-                compressors=[ZstdCodec(level=1), Crc32cCodec()],
-            )
-    have = _column(root, "ticks")
-    keep = int(np.searchsorted(have, first))
-    after = _rows(root, last, int(have[-1]) + 1) if len(have) and have[-1] >= last else None
-    tail = rows if after is None else rows.then(after)
-    for name, array in tail.columns().items():
+def _splice(root: zarr.Group, parts: Sequence[Part]) -> None:
+    """Rewrite the arrays from the first row concerned on, or only those rows where as many take their place."""
+    if "ticks" not in root and parts:
+        _begin(root, parts[0].rows)
+    have = _column(root, "ticks") if parts else np.zeros(0, np.int64)
+    at = [tuple(int(i) for i in np.searchsorted(have, [part.first, part.last])) for part in parts]
+    alike = all(stop - start == len(part.rows.ticks) for part, (start, stop) in zip(parts, at, strict=True))
+    for part in parts:
+        _fits(root, part.rows)
+    if not alike:
+        parts, at = _tail(root, parts, at, len(have)), [(at[0][0], len(have))]
+    for part, (start, _) in zip(parts, at, strict=True):
+        for name, array in part.rows.columns().items():
+            target: Any = root[name]
+            if not alike:
+                target.resize((start + len(array), *array.shape[1:]))
+            target[start : start + len(array)] = array
+
+
+def _begin(root: zarr.Group, rows: Predictions) -> None:
+    for name, array in rows.columns().items():
+        root.create_array(
+            name,
+            shape=(0, *array.shape[1:]),
+            chunks=(CHUNK, *array.shape[1:]),
+            dtype=array.dtype,
+            compressors=[ZstdCodec(level=1), Crc32cCodec()],
+        )
+
+
+def _fits(root: zarr.Group, rows: Predictions) -> None:
+    for name, array in rows.columns().items():
         target: Any = root[name]
         if target.shape[1:] != array.shape[1:]:
             raise ArchiveError(
                 f"{name} of the view has shape {target.shape[1:]} per row, the new rows {array.shape[1:]}: "
                 "the model's targets changed; remove its batch view and compute it again"
             )
-        target.resize((keep + len(array), *array.shape[1:]))
-        target[keep:] = array
+
+
+def _tail(root: zarr.Group, parts: Sequence[Part], at: Sequence[tuple[int, ...]], rows: int) -> list[Part]:
+    """All rows from those of the first part on, as one part."""
+    ends = [start for start, _ in at[1:]] + [rows]
+    between = (_cut(root, slice(stop, end)) for (_, stop), end in zip(at, ends, strict=True))
+    told = [each for part, after in zip(parts, between, strict=True) for each in (part.rows, after)]
+    return [Part(first=parts[0].first, last=parts[-1].last, rows=Predictions.of(told))]
+
+
+def _span(root: zarr.Group, parts: Sequence[Part]) -> dict[str, int]:
+    known = [_bound(root, key, -1) for key in ("start", "seam") if key in root.attrs]
+    ends = [*(part.first for part in parts), *(part.last for part in parts), *known]
+    return {"start": min(ends), "seam": max(ends)} if ends else {"start": 0, "seam": 0}
 
 
 def _rows(root: zarr.Group, first: int, last: int) -> Predictions:
     start, stop = (int(i) for i in np.searchsorted(_column(root, "ticks"), [first, last]))
-    return Predictions(**{name: _column(root, name, slice(start, max(start, stop))) for name in COLUMNS})
+    return _cut(root, slice(start, max(start, stop)))
+
+
+def _cut(root: zarr.Group, rows: slice) -> Predictions:
+    return Predictions(**{name: _column(root, name, rows) for name in COLUMNS})
 
 
 def _column(root: zarr.Group, name: str, cut: slice = slice(None)) -> NDArray[Any]:

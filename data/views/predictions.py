@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -37,6 +38,11 @@ class Predictions:
             filled=np.zeros(0, np.bool_),
             sample=np.zeros(0, np.bool_),
         )
+
+    @classmethod
+    def of(cls, parts: Sequence[Predictions]) -> Self:
+        """The rows of one or more parts, one behind the other."""
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS})
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """The arrays by field name."""

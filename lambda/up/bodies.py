@@ -78,7 +78,7 @@ def stream(order: Order, child: Child) -> None:
 
 
 def schedule(order: Order, child: Child) -> None:
-    """The retrains of plant.toml; each finds the Dask and the Triton that are up by itself."""
+    """The retrains and views of plant.toml; each finds the Dask and the Triton that are up by itself."""
     child.heed()
     with Site.open(order["site"]) as site:
         kept, runs = Schedule(site.folder, site.plant), site.runs.all()

@@ -67,7 +67,7 @@ def plans(folder: Path, replay: Mapping[str, Any] | None, port: int) -> list[Pla
     if not settings.triton.endpoints:
         found.append(Plan(name="triton", order={"site": site}, stop_s=TRITON_STOP_S))
     needs = tuple(plan.name for plan in found if plan.name != "page")
-    if any(model.retrain.cron for model in load_plant(folder / "plant.toml").models.values()):
+    if any(model.retrain.cron or model.view.cron for model in load_plant(folder / "plant.toml").models.values()):
         found = [Plan(name="schedule", order={"site": site}, needs=needs, stop_s=SCHEDULE_STOP_S), *found]
     if replay is None:
         return found

@@ -46,6 +46,7 @@ from penstock.data.plants.sink_table import KEYS as SINK_KEYS
 from penstock.data.plants.source_table import KEYS as SOURCE_KEYS
 from penstock.data.plants.tag_file import FILE_COLUMNS
 from penstock.data.plants.tag_table import TAG_KEYS
+from penstock.data.plants.view_table import VIEW_KEYS
 from penstock.serving.deploy import Deployer
 from penstock.serving.triton import Triton
 from penstock.site_toml import Settings, SourceSettings, parse_settings
@@ -260,6 +261,7 @@ TABLES = [
     ("lstm", LSTM_KEYS),
     ("Beside a live prediction", CORRECT_KEYS),
     ("retrain", RETRAIN_KEYS),
+    ("view", VIEW_KEYS),
     ("prepare", STEPS),
     ("[sources]", SOURCE_KEYS),
     ("[sinks]", SINK_KEYS),

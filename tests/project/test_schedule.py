@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.data.plants.cron_text import parse_cron
-from penstock.data.plants.plant_file import load_plant
+from penstock.data.plants.plant_file import check_plant, load_plant
 from penstock.data.runs import Run
 from penstock.errors import SiteError
-from penstock.schedule import Schedule, Turn, listing, missed, next_time, trigger_of, turns
+from penstock.schedule import Schedule, Turn, brought_up, listing, missed, next_time, trigger_of, turns
 from penstock.site import Site
 from penstock.up.commands import plans
 
@@ -163,8 +163,55 @@ def test_what_was_missed_is_due_once() -> None:
     assert missed(turn, [], "UTC", after) is False, "never retrained: it waits for its time"
     rows = listing([turn], [RUN], "UTC", "2026-03-20T00:00:00+00:00")
     assert rows == [
-        {"cron": "0 3 * * SUN", "models": ["one", "three"], "next": "2026-03-22T03:00:00+00:00", "missed": True}
+        {
+            "cron": "0 3 * * SUN", "command": "retrain", "models": ["one", "three"],
+            "next": "2026-03-22T03:00:00+00:00", "missed": True,
+        }
+    ]  # fmt: skip
+
+
+def test_views_have_turns_of_their_own_and_are_caught_up_by_what_they_say_of_themselves(folder: Path) -> None:
+    text = PLANT.replace('retrain = { cron = "0 3 * * SUN" }', 'view = { cron = "15 * * * *" }')
+    (folder / "plant.toml").write_text(text.replace("[model.three]", '[model.three]\nview = { cron = "" }'))
+    plant = load_plant(folder / "plant.toml")
+    assert turns(plant) == [
+        Turn(cron="30 4 1 * *", models=("two",)),
+        Turn(cron="15 * * * *", models=("one", "two", "never"), command="recompute"),
     ]
+    (_, turn), now = turns(plant), datetime(2026, 3, 20, 12, 20, tzinfo=UTC)
+    assert missed(turn, [RUN], "UTC", now) is False, "nothing is live"
+    assert missed(turn, [], "UTC", now, {"one": "2026-03-20T12:16:00+00:00"}) is False
+    assert missed(turn, [], "UTC", now, {"one": "2026-03-20T12:14:59+00:00"}) is True
+    assert missed(turn, [], "UTC", now, {"one": "2026-03-20T12:16:00+00:00", "two": ""}) is True, "it has no view yet"
+    assert missed(turn, [], "UTC", now, {"three": ""}) is False, "another turn's"
+    assert brought_up(folder, plant) == {}
+    assert [row["command"] for row in listing(turns(plant), [], "UTC", now.isoformat())] == ["retrain", "recompute"]
+    assert "schedule" in [plan.name for plan in plans(folder, None, 0)]
+
+
+def test_a_view_of_a_model_that_is_not_live_is_passed_over(folder: Path) -> None:
+    """A process for it would say that it is not live, again and again."""
+    (folder / "plant.toml").write_text(PLANT.replace('retrain = { cron = "0 3 * * SUN" }', "").replace(
+        "[model.one]", '[model.one]\nview = { cron = "* * * * *" }'))  # fmt: skip
+    with Site.open(folder) as site:
+        kept = Schedule(site.folder, site.plant)
+        turn = Turn(cron="* * * * *", models=("one",), command="recompute")
+        assert kept._ready(turn) == ()
+        kept._due(turn)
+        site.models.record("one", 1, "deploy", "test")
+        assert kept._ready(turn) == ("one",)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "allowed"),
+    [('cron = "61 * * * *"', "cron", "minute is '61'"), ('history = "0s"', "history", "longer than 0"),
+     ('history = "often"', "history", "a duration"), ('every = "1h"', "every", "history, cron")],
+)  # fmt: skip
+def test_a_mistake_in_view_is_told_at_its_place(folder: Path, table: str, key: str, allowed: str) -> None:
+    (folder / "plant.toml").write_text(PLANT.replace("[model.one]", f"[model.one]\nview = {{ {table} }}"))
+    (mistake,) = check_plant(folder / "plant.toml")
+    assert mistake.key == f"model.one.view.{key}"
+    assert allowed in mistake.allowed
 
 
 def test_up_runs_the_schedule_where_there_is_one(folder: Path) -> None:
@@ -174,7 +221,10 @@ def test_up_runs_the_schedule_where_there_is_one(folder: Path) -> None:
     assert set(schedule.needs) == {"dask", "triton"}
     (folder / "plant.toml").write_text(PLANT.replace('cron = "0 3 * * SUN"', 'span = "1y"').replace("30 4 1 * *", ""))
     assert "schedule" not in [plan.name for plan in plans(folder, None, 0)]
-    with Site.open(folder) as site, pytest.raises(SiteError, match=r"no model of plant.toml has retrain.cron"):
+    with (
+        Site.open(folder) as site,
+        pytest.raises(SiteError, match=r"no model of plant.toml has retrain.cron or view.cron"),
+    ):
         Schedule(site.folder, site.plant)
 
 

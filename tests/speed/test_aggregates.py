@@ -14,8 +14,10 @@ import pytest
 import small_site as small
 from test_service import run, setup
 
-from penstock.cluster import local_cluster
-from penstock.data.aggregating import Wanted, bring_up, standing_of
+from penstock.batch.history import Source
+from penstock.batch.summaries import across
+from penstock.cluster import client_for, local_cluster
+from penstock.data.aggregating import Wanted, bring_up, pending, standing_of
 from penstock.data.archive import Archive
 from penstock.data.archive.archiver import drain
 from penstock.data.grid import Cells
@@ -63,6 +65,32 @@ def assert_told(folder: Path, archive: Archive, wanted: Wanted = WANTED) -> Mark
                 assert told.columns()[name][p - first, wanted.tags].tobytes() == column.tobytes(), (period, p, name)
         assert not told.count[:, [t for t in TAGS if t not in wanted.tags]].any()
     return mark
+
+
+def test_dask_workers_give_the_same_bits_and_a_kill_between_two_commits_costs_nothing(
+    tmp_path: Path, scheduler: str
+) -> None:
+    """All of it anew, by workers, a commit at a time; what is left after one is done here; then late readings."""
+    random = np.random.default_rng(8)
+    journal, archive = small.make_site(tmp_path)
+    small.append_all(journal, small.unruly(random, 150, late=True), lateness_s=1.0)
+    drain(journal, archive, small.LAYOUT, stop=journal.tail * 2 // 3)
+    folder = tmp_path / "aggregates"
+    with client_for(scheduler) as client:
+        spread = across(client, Source(folder=archive.folder, snapshot=""))
+        assert pending(folder, archive, journal, WANTED) > 200
+        mark = bring_up(folder, archive, journal, WANTED, pieces=1, cells=40, across=spread, jobs=3)
+        assert mark.todo
+        assert mark.told > archive.head().span[0], "a commit holds several jobs"
+        bring_up(folder, archive, journal, WANTED, cells=40)
+        assert_told(tmp_path, archive)
+        assert pending(folder, archive, journal, WANTED) == 0
+        drain(journal, archive, small.LAYOUT)
+        bring_up(folder, archive, journal, WANTED, cells=40, across=spread, jobs=3)
+        assert_told(tmp_path, archive)
+        wider = Wanted(periods=(4, 12, 24), bounds=BOUNDS)
+        bring_up(folder, archive, journal, wider, cells=100, across=spread, jobs=2)
+        assert_told(tmp_path, archive, wider)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
