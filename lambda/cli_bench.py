@@ -161,3 +161,22 @@ def windows(
     with Progress("bench windows") as bar:
         told = run(Size(tags=tags, frames=frames, peer_readings=peer_readings), lambda text: bar(0, None, text))
     print_answer(told, as_json, bench_table(told))
+
+
+@bench.command()
+def query(
+    rows: Annotated[int, typer.Option(help="Rows of an answer: seconds of one model.", min=240)] = 86_400,
+    queries: Annotated[int, typer.Option(help="Questions, each from another second on.", min=10)] = 300,
+    as_json: Json = False,
+) -> None:
+    """A day of one model, a tick a second, across the seam, out of an open site; DuckDB on Parquet beside it.
+
+    Makes a scratch site, which is removed; takes about a minute.
+    Example: penstock bench query --json
+    """
+    from penstock.bench.query import Wish, run
+    from penstock.screen import Progress, bench_table
+
+    with Progress("bench query") as bar:
+        told = run(Wish(rows=rows, queries=queries), lambda text: bar(0, None, text))
+    print_answer(told, as_json, bench_table(told))

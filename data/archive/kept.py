@@ -38,8 +38,8 @@ Place = tuple[SegmentName, str, NDArray[Any], NDArray[np.int64], NDArray[np.intp
 class Kept:
     """Of one archive."""
 
-    def __init__(self, archive: Archive) -> None:
-        self._archive = archive
+    def __init__(self, archive: Archive, room: int = KEPT_BYTES) -> None:
+        self._archive, self._room = archive, room
         self._lock = threading.Lock()
         self._snapshot: str | None = None
         self._asked_s = 0.0
@@ -116,7 +116,7 @@ class Kept:
                 self._bytes -= self._columns.pop(key).nbytes
 
     def _shorten(self) -> None:
-        while self._bytes > KEPT_BYTES:
+        while self._bytes > self._room:
             self._bytes -= self._columns.pop(next(iter(self._columns))).nbytes
 
     def _forget(self) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,10 @@ from numpy.typing import NDArray
 from penstock.answers import truth_at
 from penstock.batch.fleet import quiet_tensorflow
 from penstock.bench.plant_site import make_site
+from penstock.data.archive.archiver import drain
 from penstock.data.durations import SECOND_NS
+from penstock.data.frame import Dense
+from penstock.data.journal import ClockDecision, Entry
 from penstock.data.models import Draft
 from penstock.data.simulator_station import SYSTEMS, Station
 from penstock.data.views.batch_view import BatchView
@@ -65,6 +70,26 @@ def filled(folder: Path, ticks: int, seam: int) -> tuple[Site, Past]:
         view.pack(1)
     view.close()
     return site, past
+
+
+def go_on(site: Site, past: Past) -> Iterator[None]:
+    """Says and archives a tick behind `past` at each step, as a stream does, until nobody wants more."""
+    layout, grid = site.layout(), site.readings.grid
+    tags = np.arange(len(site.registry), dtype=np.int32)
+    view = SpeedView.open(site.folder / "views" / "speed.sqlite")
+    with closing(view):
+        for tick in count(past.last):
+            row = Dense(
+                times=grid.times(tick, tick + 1), tags=tags, values=np.full((1, len(tags)), tick % 97, np.float32),
+                quality=np.zeros((1, len(tags)), np.uint8),
+            )  # fmt: skip
+            clock = ClockDecision(closed=tick, reason="watermark")
+            site.journal.append([Entry(source="go on", source_offset=tick, parts=layout.split(row), clock=clock)])
+            drain(site.journal, site.readings, layout)
+            said = {name: _said(site, name, np.array([tick])) for name in site.plant.models}
+            view.write(list(_spoken(said)))
+            view.pack(1)
+            yield
 
 
 def folder_of(site: Site, name: str) -> Path:
