@@ -180,3 +180,21 @@ def query(
     with Progress("bench query") as bar:
         told = run(Wish(rows=rows, queries=queries), lambda text: bar(0, None, text))
     print_answer(told, as_json, bench_table(told))
+
+
+@bench.command("retrain")
+def retrain_fleet(
+    models: Annotated[int, typer.Option(help="Models of one shape.", min=1)] = 200,
+    as_json: Json = False,
+) -> None:
+    """Retrain and judge a fleet on two Dask workers, beside a plain loop of Keras build + fit + predict.
+
+    Makes a scratch site, which is removed; takes some ten minutes.
+    Example: penstock bench retrain --models 200 --json
+    """
+    from penstock.bench.retrain import run
+    from penstock.screen import Progress, bench_table
+
+    with Progress("bench retrain") as bar:
+        told = run(models, lambda text: bar(0, None, text))
+    print_answer(told, as_json, bench_table(told))
