@@ -7,6 +7,8 @@ commits the rows (`data/batch_view.py`): workers never write.
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -37,8 +39,13 @@ Served = Callable[[Artifact], AbstractContextManager[Callable[[NDArray[np.float3
 """Asks servers on which the version may be live; None of whatever they do not answer: it is not, or they are away."""
 ASKED = 512
 """Windows of one question to a server: live ticks wait behind it."""
+FORMS = 8
+"""Networks that a worker keeps."""
 IN_FLIGHT = 4
 """Tasks per worker at a time: each carries the model's file."""
+_traced: dict[str, Any] = {}
+_one_asks = threading.Lock()
+"""Who has given a traced network its weights asks it before another one does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -168,7 +175,8 @@ def _said(block: Recompute, cut: Windows, at: NDArray[np.intp]) -> NDArray[np.fl
     from penstock.batch import fitting, foreign  # TensorFlow: seconds, and only where it is needed
 
     if artifact.kind == "lstm":
-        return fitting.predict(_loaded(artifact.keras), cut.x, at)
+        with _one_asks:
+            return fitting.predict(_model(artifact.keras), cut.x, at)
     with foreign.served(artifact.saved_model) as serve:
         return np.concatenate([serve(cut.take(part)) for part in parts])
 
@@ -197,9 +205,23 @@ def _whole(block: Recompute, values: NDArray[np.float32]) -> NDArray[np.float32]
     return values
 
 
-@lru_cache(maxsize=8)
-def _loaded(content: bytes) -> Any:
-    """A model is traced once per worker, not once per block."""
+def _model(content: bytes) -> Any:
+    """The LSTM of a `.keras` file, in a network of its form that this worker has traced already, if there is one.
+
+    To trace one takes a second, and a fleet's members differ in their weights alone.
+    """
+    form, weights, model = _loaded(content)
+    if len(_traced) >= FORMS and form not in _traced:
+        _traced.clear()
+    model = _traced.setdefault(form, model)
+    model.set_weights(weights)
+    return model
+
+
+@lru_cache(maxsize=FORMS)
+def _loaded(content: bytes) -> tuple[str, list[NDArray[Any]], Any]:
+    """All that decides what it computes: its form, as text, and its weights; and the model itself."""
     from penstock.batch import network
 
-    return network.from_bytes(content)
+    model = network.from_bytes(content)
+    return json.dumps(model.get_config(), sort_keys=True, default=str), model.get_weights(), model

@@ -59,7 +59,7 @@ def _cells(
     tail: int,
 ) -> Cells:
     double = bool(layout.double()[tags].any())
-    cells = archive.read(tags, first, last, snapshot=head.snapshot, double=double)
+    cells = archive.read_again(tags, first, last, snapshot=head.snapshot, double=double)
     column_of = np.full(len(layout.shard_of()), -1, np.int32)
     column_of[tags] = np.arange(len(tags), dtype=np.int32)
     put_records(cells, journal.read(head.position, tail), grid, column_of, head.closed)

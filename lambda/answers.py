@@ -217,7 +217,7 @@ def _live(desk: Desk, model: str, outputs: int, rows: SaidRows | None) -> Predic
 def _in_sample(desk: Desk, model: str, rows: SaidRows) -> NDArray[np.bool_]:
     """[n] whether each tick lies in the training span of the version that spoke."""
     inside = np.zeros(len(rows.ticks), bool)
-    for version in {int(v) for v in rows.versions if v > 0}:
+    for version in np.unique(rows.versions[rows.versions > 0]).tolist():
         try:
             trained = desk.store.card(model, version)["trained"]  # a ready-made model does not say on what
         except ModelError:  # nobody knows any more

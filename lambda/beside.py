@@ -40,6 +40,8 @@ def with_beside(answer: xr.Dataset, made: NDArray[np.int64], rows: SaidRows | No
     told = None
     if rows is not None and rows.adjusted is not None:
         told = Beside(ticks=rows.ticks, values=rows.values, said=rows.adjusted)
+    if told is None and live == LiveSpec():
+        return answer
     found = columns_of(made, answer.sizes["target"], told)
     asked = {
         "corrected": live.correct is not None, "low": live.interval is not None, "high": live.interval is not None,

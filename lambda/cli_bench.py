@@ -179,3 +179,40 @@ def backfill(
     with Progress("bench backfill") as bar:
         told = run(ticks, lambda text: bar(0, None, text))
     print_answer(told, as_json, bench_table(told))
+
+
+@bench.command()
+def query(
+    rows: Annotated[int, typer.Option(help="Rows of an answer: seconds of one model.", min=240)] = 86_400,
+    queries: Annotated[int, typer.Option(help="Questions, each from another second on.", min=10)] = 300,
+    as_json: Json = False,
+) -> None:
+    """A day of one model, a tick a second, across the seam, out of an open site; DuckDB on Parquet beside it.
+
+    Makes a scratch site, which is removed; takes about a minute.
+    Example: penstock bench query --json
+    """
+    from penstock.bench.query import Wish, run
+    from penstock.screen import Progress, bench_table
+
+    with Progress("bench query") as bar:
+        told = run(Wish(rows=rows, queries=queries), lambda text: bar(0, None, text))
+    print_answer(told, as_json, bench_table(told))
+
+
+@bench.command("retrain")
+def retrain_fleet(
+    models: Annotated[int, typer.Option(help="Models of one shape.", min=1)] = 200,
+    as_json: Json = False,
+) -> None:
+    """Retrain and judge a fleet on two Dask workers, beside a plain loop of Keras build + fit + predict.
+
+    Makes a scratch site, which is removed; takes some ten minutes.
+    Example: penstock bench retrain --models 200 --json
+    """
+    from penstock.bench.retrain import run
+    from penstock.screen import Progress, bench_table
+
+    with Progress("bench retrain") as bar:
+        told = run(models, lambda text: bar(0, None, text))
+    print_answer(told, as_json, bench_table(told))

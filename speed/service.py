@@ -123,6 +123,7 @@ class Service:
                 await self._run()
             finally:
                 await self._upkeep.close()
+                self._upkeep.let_go()
                 self._journal.close()
                 if self._beside is not None:
                     self._beside.close()

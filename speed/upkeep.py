@@ -1,4 +1,4 @@
-"""What a service does for its site's disk while it runs: archive, aggregate, trim, expire.
+"""What a service does for its site's disk while it runs: archive, aggregate, trim, pack what was said, expire.
 
 Wiring, beside the loop: while ticks are said, archive and aggregates are written by a process of their own, and in a
 thread once there are none. It knows nothing of models and ticks but the position up to which all is said.
@@ -15,6 +15,7 @@ from penstock.data.archive import Archive
 from penstock.data.archive.retention import needed_from
 from penstock.data.archiving import Aggregates, ArchivingProcess, Done, Gone, Work, carry_out
 from penstock.data.journal import Journal
+from penstock.data.views.speed_view import SpeedView
 from penstock.errors import ArchiveBusy
 from penstock.speed.setup import Setup
 
@@ -27,6 +28,8 @@ PIECES = 4
 """Of aggregates at a time, so that the archive is never held up for long; what is left is due the next time."""
 DEATHS = 5
 """In a row that the archiver's process may end before it has done anything."""
+BLOCKS = 8
+"""Of closed ticks at a time that the view brings into its second form."""
 EXPIRE_S = 3600.0
 """Between two looks at old commits of the aggregates."""
 
@@ -38,6 +41,7 @@ class Upkeep:
         """Raises ArchiveError."""
         self._setup, self._journal = setup, journal
         self._archive = Archive.open(setup.site / "archive")
+        self._view = SpeedView.open(setup.site / "views" / "speed.sqlite")
         self._process, self._deaths = ArchivingProcess(), 0
         self._due = self._expire_due = time.monotonic() + setup.commit_every_s
 
@@ -83,6 +87,10 @@ class Upkeep:
         """End the process, whatever happens; its work is waited for as long as for a lock."""
         await asyncio.to_thread(self._process.end, LOCK_S)
 
+    def let_go(self) -> None:
+        """Of the view's file, when nothing is done any more."""
+        self._view.close()
+
     def _do(self, said: int | None, pieces: int | None, carry_out: Callable[[Work], Done]) -> None:
         setup, journal, archive = self._setup, self._journal, self._archive
         tail = journal.tail  # before the tags: another process may register some and then append to them
@@ -98,6 +106,7 @@ class Upkeep:
             # A ring at the last tick said is built from a commit at or before it and the journal from there.
             position = archive.at(said).position
             journal.trim(position if done.aggregated is None else min(position, done.aggregated))
+        self._view.pack(BLOCKS)
         if setup.retention is not None:
             setup.retention.apply(archive, needed_from(journal, said), setup.now())
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from penstock.data.archive.committer import Committer
+    from penstock.data.archive.kept import Kept
     from penstock.data.plant import Tag
 
 __all__ = ["Archive", "Head", "View"]
@@ -53,6 +54,8 @@ class Archive:
         self.flushed: str | None = None
         """The newest commit that this process knows to be on disk."""
         self._mutex = threading.Lock()
+        self._head: Head | None = None
+        self._kept: Kept | None = None
         with translated(folder):
             # A creation that was killed half-way has a repository, but no commit of ours.
             begun = any("position" in i.metadata for i in self._repository.ancestry(branch=BRANCH))
@@ -87,8 +90,10 @@ class Archive:
     def head(self) -> Head:
         """The newest commit."""
         with translated(self.folder):
-            snapshot = self._repository.lookup_branch(BRANCH)
-            return Head.of(snapshot, self._repository.lookup_snapshot(snapshot).metadata)
+            snapshot, known = self._repository.lookup_branch(BRANCH), self._head
+            if known is None or known.snapshot != snapshot:
+                known = self._head = Head.of(snapshot, self._repository.lookup_snapshot(snapshot).metadata)
+            return known
 
     def commit(self, snapshot: str) -> Head:
         """The commit with this id. Raises ArchiveError when it is unknown or was expired."""
@@ -140,6 +145,23 @@ class Archive:
         with translated(self.folder):
             fetch(p for which, out in into.items() for p in self._pieces(out, which, tags, first, view))
         return cells
+
+    def read_again(
+        self, tags: NDArray[np.int32], first: int, last: int, *, snapshot: str, double: bool = False
+    ) -> Cells:
+        """As `read`, for questions that come again and again: chunks of a few tags are kept from one to the next."""
+        from penstock.data.archive.kept import FEW, Kept  # it builds on this module
+
+        if len(tags) > FEW:
+            return self.read(tags, first, last, snapshot=snapshot, double=double)
+        with self._mutex:
+            kept = self._kept = self._kept or Kept(self)
+        known = self.view(snapshot).double
+        wide = double or bool(known[tags[tags < len(known)]].any())
+        cells = Cells.empty(first, max(last - first, 0), len(tags), DTYPES[int(wide)])
+        if kept.fill(cells, np.asarray(tags, np.int32), snapshot):
+            return cells
+        return self.read(tags, first, last, snapshot=snapshot, double=double)
 
     def read_into(self, out: NDArray[Any], which: str, tags: NDArray[np.int32], first: int, view: View) -> None:
         """Fill `out` [k, m] with one of "value", "quality", "offset" of ticks from `first`, where stored.

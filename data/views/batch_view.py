@@ -20,6 +20,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from penstock.data.archive.repository import BRANCH, sync_filesystem, translated
 from penstock.data.views import store
+from penstock.data.views.columns import Columns
 from penstock.data.views.made import Made
 from penstock.data.views.predictions import COLUMNS, Predictions
 from penstock.errors import ArchiveError
@@ -27,6 +28,9 @@ from penstock.errors import ArchiveError
 CHUNK = 65_536
 """Rows per chunk."""
 LOCK_DEADLINE_S = 60.0
+
+_opened: dict[Path, BatchView] = {}
+"""Views of which chunks are kept, by folder, as long as no newer commit is there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,12 +49,19 @@ class BatchView:
     def __init__(self, folder: Path, root: zarr.Group) -> None:
         self.folder = folder
         self._root = root
+        self._columns = Columns(root)
 
     @classmethod
     def open(cls, folder: Path) -> BatchView | None:
         """The view in `folder`; None when nothing has been computed yet. Raises ArchiveError when it is damaged."""
         root = store.newest(folder)
-        return None if root is None else cls(folder, root)
+        known = _opened.get(folder)
+        if root is None or (known is not None and known._root is root):
+            return None if root is None else known
+        while len(_opened) >= store.OPEN:
+            _opened.pop(next(iter(_opened), folder), None)
+        _opened[folder] = view = BatchView(folder, root)
+        return view
 
     @classmethod
     def write(
@@ -121,7 +132,9 @@ class BatchView:
     def read(self, first: int, last: int) -> Predictions:
         """The rows with first <= tick < last. Raises ArchiveError when the view is damaged."""
         with translated(self.folder):
-            return _rows(self._root, first, last)
+            start = self._columns.place(first)
+            stop = max(start, self._columns.place(last))
+            return Predictions(**{name: self._columns.read(name, start, stop) for name in COLUMNS})
 
 
 def _splice(root: zarr.Group, parts: Sequence[Part]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.data.views.adjusted import SCHEMA as ADJUSTED
-from penstock.data.views.adjusted import Adjusted, gathered
+from penstock.data.views.adjusted import Adjusted
+from penstock.data.views.said_blocks import ROWS, Packer, open_spans
+from penstock.data.views.said_blocks import SCHEMA as BLOCKS
+from penstock.data.views.said_blocks import read as read_blocks
+from penstock.data.views.said_rows import Place, SaidRows, place_of, runs_of
 from penstock.errors import SiteError
+
+__all__ = ["SaidRows", "SpeedView", "Spoken"]
 
 BUSY_S = 10.0
 """How long a statement waits for another process' write."""
@@ -68,32 +74,13 @@ class Spoken:
     """[o] what is said beside the values; None: nothing is."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SaidRows:
-    """What one model said; n ticks, o outputs."""
-
-    ticks: NDArray[np.int64]
-    """[n] ascending."""
-    values: NDArray[np.float32]
-    """[n, o]; NaN where withheld."""
-    versions: NDArray[np.int32]
-    """[n]"""
-    reasons: NDArray[np.uint8]
-    """[n]"""
-    filled: NDArray[np.bool_]
-    """[n]"""
-    hashes: NDArray[np.uint64]
-    """[n]"""
-    adjusted: Adjusted | None = None
-    """[n, o] what was said beside the values; None: nothing was."""
-
-
 class SpeedView:
     """One file. Any number of readers; one writer at a time."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection, fleet: str) -> None:
         self._path, self._connection, self._fleet = path, connection, fleet
         self._layouts: dict[tuple[tuple[str, int], ...], int] = {}
+        self._packer = Packer(connection, fleet)
 
     @classmethod
     def open(cls, path: Path, *, fleet: str = "all") -> SpeedView:
@@ -120,12 +107,10 @@ class SpeedView:
         """
         with self._translated(), self._transaction():
             ids = [self._layout(s.members) for s in spoken]
-            begun = self._connection.total_changes
-            self._connection.executemany(
+            added = self._connection.executemany(
                 "INSERT OR IGNORE INTO said VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [self._row(s, i) for s, i in zip(spoken, ids, strict=True)],
             )
-            new = self._connection.total_changes - begun
             self._connection.executemany(
                 "INSERT OR IGNORE INTO adjusted VALUES (?, ?, ?, ?, ?, ?)",
                 [(s.tick, self._fleet, *s.adjusted.blobs()) for s in spoken if s.adjusted is not None],
@@ -133,7 +118,7 @@ class SpeedView:
             if state is not None:
                 row = (self._fleet, spoken[-1].tick, state)
                 self._connection.execute("INSERT OR REPLACE INTO adjusting VALUES (?, ?, ?)", row)
-            return new
+            return added.rowcount if spoken else 0
 
     def state(self) -> tuple[int, bytes] | None:
         """The newest state of what adjusts, and the tick behind which it stood; None where there is none."""
@@ -192,23 +177,45 @@ class SpeedView:
 
     def read(self, model: str, first: int, last: int) -> SaidRows:
         """What `model` said at ticks first..last-1; ticks at which it was no member are left out."""
+        with self._translated(), self._at_once():
+            found = read_blocks(self._connection, self._fleet, model, first, last)
+            parts, beside = list(found.parts), found.beside
+            places = self._places(model)
+            for span in open_spans(found.whole, first, last):
+                rows, more = self._rows(*span)
+                mine = [row for row in rows if row[1] in places]
+                parts += [run.of(places[run.layout]) for run in runs_of(mine, more)]
+                beside = beside or bool(more)
+        filled = [part for part in parts if len(part.ticks)]
+        return SaidRows.joined(sorted(filled, key=lambda part: int(part.ticks[0])), beside)
+
+    def pack(self, most: int) -> int:
+        """Bring up to `most` closed blocks of ticks into the form in which a day of one model is read at once.
+
+        How many it were. It changes nothing of what is read; call it from one process, now and then.
+        """
+        done = 0
         with self._translated():
-            places = {
-                i: _place(json.loads(text), model)
-                for i, text in self._connection.execute("SELECT id, members FROM layouts").fetchall()
-            }
-            rows = self._connection.execute(
-                'SELECT tick, layout, "values", versions, reasons, filled, hashes FROM said '
-                "WHERE fleet = ? AND tick >= ? AND tick < ? ORDER BY tick",
-                (self._fleet, first, last),
-            ).fetchall()
-            beside = self._connection.execute(
-                "SELECT tick, corrections, lows, highs, chances FROM adjusted "
-                "WHERE fleet = ? AND tick >= ? AND tick < ?",
-                (self._fleet, first, last),
-            ).fetchall()
-        found = [(row, place) for row in rows if (place := places.get(row[1])) is not None]
-        return _unpack(found, {tick: blobs for tick, *blobs in beside})
+            while done < most and (block := self._packer.due()) is not None and self._packer.pack(block):
+                done += 1
+        return done
+
+    def _places(self, model: str) -> dict[int, Place]:
+        """Where the model stands in each layout of which it is a member."""
+        every = self._connection.execute("SELECT id, members FROM layouts").fetchall()
+        return {i: place for i, text in every if (place := place_of(json.loads(text), model)) is not None}
+
+    def _rows(self, first: int, last: int) -> tuple[list[tuple[Any, ...]], dict[int, list[bytes]]]:
+        """Rows of ticks first..last-1 as `runs_of` takes them, and what stands beside them."""
+        span = (self._fleet, first, last)
+        rows = self._connection.execute(
+            f"{ROWS} WHERE fleet = ? AND tick >= ? AND tick < ? ORDER BY tick", span
+        ).fetchall()
+        beside = self._connection.execute(
+            "SELECT tick, corrections, lows, highs, chances FROM adjusted WHERE fleet = ? AND tick >= ? AND tick < ?",
+            span,
+        ).fetchall()
+        return rows, {tick: blobs for tick, *blobs in beside}
 
     def positions(self, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The ticks of first..last-1 that were published, ascending, and the journal sequence that closed each."""
@@ -247,6 +254,15 @@ class SpeedView:
         return (s.tick, self._fleet, layout, *(p.tobytes() for p in packed), s.position)
 
     @contextmanager
+    def _at_once(self) -> Iterator[None]:
+        """What is read inside is one state of the file."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("COMMIT")
+
+    @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
@@ -280,49 +296,6 @@ def _spoken(row: tuple[Any, ...]) -> Spoken:
     )
 
 
-def _place(members: Sequence[tuple[str, int]], model: str) -> tuple[int, int, int] | None:
-    """(member's index, its first output, one past its last), or None where it is no member."""
-    at = 0
-    for index, (name, outputs) in enumerate(members):
-        if name == model:
-            return index, at, at + outputs
-        at += outputs
-    return None
-
-
-def _unpack(
-    found: Sequence[tuple[tuple[Any, ...], tuple[int, int, int]]], beside: Mapping[int, Sequence[bytes]]
-) -> SaidRows:
-    """Rows as `read` selects them, each with the member's place in its layout; `beside`: by tick."""
-    width = max((p[2] - p[1] for _, p in found), default=0)
-    values = np.full((len(found), width), np.nan, np.float32)
-    for i, (row, (_, start, stop)) in enumerate(found):
-        values[i, : stop - start] = np.frombuffer(row[2], "<f4", stop - start, 4 * start)
-    index = [p[0] for _, p in found]
-    columns = [
-        np.array([np.frombuffer(row[c], t)[m] for (row, _), m in zip(found, index, strict=True)], t)
-        for c, t in ((3, "<i4"), (4, "u1"), (5, "u1"), (6, "<u8"))
-    ]
-    return SaidRows(
-        ticks=np.array([row[0] for row, _ in found], np.int64),
-        values=values,
-        versions=columns[0].astype(np.int32),
-        reasons=columns[1].astype(np.uint8),
-        filled=columns[2].astype(bool),
-        hashes=columns[3].astype(np.uint64),
-        adjusted=_adjusted(found, beside, width),
-    )
-
-
-def _adjusted(
-    found: Sequence[tuple[tuple[Any, ...], tuple[int, int, int]]], beside: Mapping[int, Sequence[bytes]], width: int
-) -> Adjusted | None:
-    if not beside:
-        return None
-    rows = [(i, beside[row[0]], p[1:]) for i, (row, p) in enumerate(found) if row[0] in beside]
-    return gathered(rows, len(found), width)
-
-
 def _bring_up(connection: sqlite3.Connection, path: Path) -> None:
     """The tables, and the file's format where it is new or older. Raises SiteError for a newer one."""
     found = int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -330,6 +303,6 @@ def _bring_up(connection: sqlite3.Connection, path: Path) -> None:
         raise SiteError(
             f"{path}: is of format {found}, this penstock knows up to {FORMAT}: upgrade penstock to open it"
         )
-    connection.executescript(_SCHEMA + ADJUSTED)
+    connection.executescript(_SCHEMA + ADJUSTED + BLOCKS)
     if found < FORMAT:
         connection.execute(f"PRAGMA user_version = {FORMAT}")

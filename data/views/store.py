@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,21 +19,73 @@ from zarr.errors import GroupNotFoundError
 
 from penstock.data.archive.repository import BRANCH, translated
 from penstock.data.durable import locked
-from penstock.errors import ArchiveBusy
+from penstock.errors import ArchiveBusy, ArchiveError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+OPEN = 16
+"""Views that stay opened for readers: to open one costs ten times what asking it does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Opened:
+    """A repository, and the root of the newest commit seen in it."""
+
+    stamp: tuple[int, int]
+    repository: icechunk.Repository
+    snapshot: str = ""
+    root: zarr.Group | None = None
+
+    def still(self, folder: Path) -> bool:
+        """Whether that repository lies there."""
+        return _stamp(folder) == self.stamp
+
+
+_opened: dict[Path, _Opened] = {}
+
+
+def _stamp(folder: Path) -> tuple[int, int] | None:
+    """Of the repository's folder, which gets other contents only when it is made; None where there is none."""
+    try:
+        found = (folder / "repository").stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def newest(folder: Path) -> zarr.Group | None:
-    """The root of the view in `folder`, of its newest commit; None where there is none. Raises ArchiveError."""
-    repository = _existing(folder)
-    if repository is None:
-        return None
-    with translated(folder):
-        try:
-            return zarr.open_group(repository.readonly_session(BRANCH).store, mode="r")
-        except GroupNotFoundError:  # killed between making the repository and its first commit
+    """The root of the view in `folder`, of its newest commit; None where there is none. Raises ArchiveError.
+
+    The same object as long as there is no newer one: who keeps what was read from it can tell.
+    """
+    try:
+        return _newest(folder)
+    except ArchiveError:  # it was removed and made again, perhaps
+        if _opened.pop(folder, None) is None:
+            raise
+        return _newest(folder)
+
+
+def _newest(folder: Path) -> zarr.Group | None:
+    known = _opened.get(folder)
+    if known is None or not known.still(folder):
+        _opened.pop(folder, None)
+        stamp = _stamp(folder)
+        repository = _existing(folder)
+        if repository is None or stamp is None:
             return None
+        known = _Opened(stamp=stamp, repository=repository)
+    with translated(folder):
+        snapshot = known.repository.lookup_branch(BRANCH)
+        if known.snapshot != snapshot or known.root is None:
+            try:
+                root = zarr.open_group(known.repository.readonly_session(snapshot_id=snapshot).store, mode="r")
+            except GroupNotFoundError:  # killed between making the repository and its first commit
+                return None
+            known = replace(known, snapshot=snapshot, root=root)
+    while len(_opened) >= OPEN and folder not in _opened:
+        _opened.pop(next(iter(_opened), folder), None)
+    _opened[folder] = known
+    return known.root
 
 
 @contextmanager

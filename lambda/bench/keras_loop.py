@@ -7,9 +7,14 @@ of threads. It is given its windows ready made in memory and saves nothing: neit
 from __future__ import annotations
 
 import os
+import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from penstock.batch.fleet import quiet_tensorflow
 from penstock.batch.plan import Job
@@ -27,8 +32,21 @@ class Looped:
     """Smallest validation loss, per model, in units of the change's variance."""
 
 
-def loop(jobs: Sequence[Job]) -> Looped:
-    """Build and fit each; runs in a process of its own, so that nothing is warm but what the loop itself warms."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """The version that a model is held against, and on which windows."""
+
+    keras: bytes = field(repr=False)
+    first: int
+    last: int
+    """Windows end, and their truths lie, at ticks first..last-1."""
+
+
+def loop(jobs: Sequence[Job], judged: Mapping[str, Before] | None = None) -> Looped:
+    """Build and fit each; runs in a process of its own, so that nothing is warm but what the loop itself warms.
+
+    `judged`: by model, what each is held against afterwards.
+    """
     os.environ |= {"TF_NUM_INTRAOP_THREADS": "0", "TF_NUM_INTEROP_THREADS": "0"}  # 0: TensorFlow's choice
     begun = time.perf_counter()
     quiet_tensorflow()
@@ -38,14 +56,32 @@ def loop(jobs: Sequence[Job]) -> Looped:
     seconds, losses = [], []
     for job in jobs:
         keras.utils.set_random_seed(job.lstm.seed)
-        spent, loss = _fitted(job)
-        seconds.append(spent)
+        spent, loss, net = _fitted(job)
+        seconds.append(spent + (0.0 if judged is None else _judged(job, net, judged[job.name])))
         losses.append(loss)
     return Looped(import_s=import_s, seconds=tuple(seconds), losses=tuple(losses))
 
 
-def _fitted(job: Job) -> tuple[float, float]:
-    """(seconds, validation loss) of one model."""
+def _judged(job: Job, net: Any, before: Before) -> float:
+    """Seconds to load the one before, and to ask both for the newest windows, which are given ready made."""
+    import keras
+
+    from penstock.batch.history import past
+
+    windows = past(job.history.source, job.spec, job.ids, before.first, before.last)
+    x = np.ascontiguousarray(windows.windows.x)
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "before.keras"
+        path.write_bytes(before.keras)
+        old = keras.saving.load_model(path, compile=False)
+    for model in (net, old):
+        np.nanmean((model.predict(x, batch_size=256, verbose=0) - windows.y) ** 2)
+    return time.perf_counter() - begun
+
+
+def _fitted(job: Job) -> tuple[float, float, Any]:
+    """(seconds, validation loss) of one model, and the model."""
     import keras
 
     from penstock.batch import network
@@ -72,4 +108,4 @@ def _fitted(job: Job) -> tuple[float, float]:
     told = net.raw.fit(
         *parts[0], validation_data=parts[1], batch_size=job.lstm.batch, epochs=job.lstm.epochs, verbose=0
     )
-    return time.perf_counter() - begun, float(min(told.history["val_loss"]))
+    return time.perf_counter() - begun, float(min(told.history["val_loss"])), net.model

@@ -58,9 +58,9 @@ def run(models: int, told: Told = lambda text: None) -> dict[str, Any]:
     """The benchmark's JSON; `told` hears what it does. Raises what a site raises, ModelError where a model fails."""
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as scratch:
         told(f"a scratch site with {models} units")
-        with _site(Path(scratch), models) as site:
+        with scratch_site(Path(scratch), models) as site:
             told(f"a plain loop of {LOOPED} models, twice")
-            peers, peers_load = _loops(_jobs(site)[:LOOPED])
+            peers, peers_load = loops(_jobs(site)[:LOOPED])
             client = site.parts.client()
             told(f"train {models} models on {len(client.nthreads())} workers")
             load, begun = Load(), time.monotonic()
@@ -68,19 +68,19 @@ def run(models: int, told: Told = lambda text: None) -> dict[str, Any]:
             seconds, others = time.monotonic() - begun, load.others()
             if outcome.failed:
                 raise ModelError("\n".join(outcome.failed.values()))
-            traced = _traced(client)
+            traced = traced_by(client)
     rows = list(_rows(models, seconds, outcome.trained, peers, traced))
     return answer("train", rows, max(others, peers_load))
 
 
-def _site(folder: Path, units: int) -> Site:
-    """With as many readings as give WINDOWS windows per model."""
+def scratch_site(folder: Path, units: int, windows: int = WINDOWS) -> Site:
+    """With as many readings as give so many windows per model."""
     station = Station(units=units, tags=len(SYSTEMS))
     path = folder / "plant.toml"
     path.write_text(simulated_plant(station).partition("[defaults.model]")[0] + MODELS)
     site = Site.create(folder / "site", path)
     depth = site.spec(next(iter(site.plant.models))).depth
-    site.load(station.text().replace(",", f":0min..{WINDOWS + depth - 1}min,", 1))
+    site.load(station.text().replace(",", f":0min..{windows + depth - 1}min,", 1))
     return site
 
 
@@ -92,7 +92,7 @@ def _jobs(site: Site) -> list[Job]:
     return plan(site.plant, history, site.registry.lookup(), Wish(), home=site.folder, created="")
 
 
-def _loops(jobs: Sequence[Job]) -> tuple[list[Looped], float]:
+def loops(jobs: Sequence[Job]) -> tuple[list[Looped], float]:
     """The loop with the jobs' seed and with another one, each in a fresh process; what others used meanwhile."""
     others, found = 0.0, []
     for seed in (1, 2):
@@ -105,7 +105,7 @@ def _loops(jobs: Sequence[Job]) -> tuple[list[Looped], float]:
     return found, others
 
 
-def _traced(client: Client) -> list[Mapping[str, int]]:
+def traced_by(client: Client) -> list[Mapping[str, int]]:
     """How often each worker traced a training step."""
 
     def read() -> dict[str, int]:
