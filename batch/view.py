@@ -7,32 +7,28 @@ commits the rows (`data/batch_view.py`): workers never write.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import reduce
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from distributed import Client, as_completed
-from numpy.typing import NDArray
 
-from penstock.batch.fleet import quiet_tensorflow
 from penstock.batch.history import Source, answered
+from penstock.batch.predicting import Alone, predicted
 from penstock.data import windows
 from penstock.data.models import Artifact
 from penstock.data.views.predictions import Predictions
 from penstock.data.window_spec import WindowSpec
-from penstock.data.windows import Reason, Windows
-from penstock.errors import DeadlineExceeded, ModelError
+from penstock.data.windows import Reason
+from penstock.errors import DeadlineExceeded
 from penstock.room import room
 
 BLOCK_TICKS = 20_000
 """Ticks per task; what the first windows reach back is read once more."""
 DEADLINE_S = 6 * 3600.0
-Alone = Callable[[Artifact], AbstractContextManager[Callable[[NDArray[np.float32]], NDArray[np.float32]]]]
-"""Runs a model that is no Keras model: its function from [n, T, F] to [n, O], in a process of its own."""
 IN_FLIGHT = 4
 """Tasks per worker at a time: each carries the model's file."""
 
@@ -110,7 +106,7 @@ def recompute(block: Recompute) -> tuple[int, Predictions]:
     cut = windows.cut(spec, windows.prepare(spec, rows), ends)
     fine = cut.reason == Reason.OK
     values = np.full((len(ends), len(spec.targets)), np.nan, np.float32)
-    values[fine] = _said(block, cut, np.flatnonzero(fine))
+    values[fine] = predicted(block.artifact, cut, np.flatnonzero(fine), block.alone)
     trained = card.get("trained", {})
     return block.first, Predictions(
         ticks=ends,
@@ -120,37 +116,3 @@ def recompute(block: Recompute) -> tuple[int, Predictions]:
         filled=cut.filled,
         sample=(ends >= trained.get("first", 0)) & (ends < trained.get("last", 0)),
     )
-
-
-def _said(block: Recompute, cut: Windows, at: NDArray[np.intp]) -> NDArray[np.float32]:
-    """[len(at), O] by Keras itself, by the SavedModel where the `.keras` file needs the user's code, or alone."""
-    artifact, parts = block.artifact, np.array_split(at, max(1, len(at) // 256))
-    if artifact.kind in ("callable", "onnx"):
-        if block.alone is None:
-            raise ModelError(f"{artifact.name}@{artifact.version}: a {artifact.kind} is run by what `alone` names")
-        with block.alone(artifact) as predict:
-            return np.concatenate([_whole(block, predict(cut.take(part))) for part in parts])
-    quiet_tensorflow()
-    from penstock.batch import fitting, foreign  # TensorFlow: seconds, and only where it is needed
-
-    if artifact.kind == "lstm":
-        return fitting.predict(_loaded(artifact.keras), cut.x, at)
-    with foreign.served(artifact.saved_model) as serve:
-        return np.concatenate([serve(cut.take(part)) for part in parts])
-
-
-def _whole(block: Recompute, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`values` [n, O]. Raises ModelError where the model gives another number of columns."""
-    targets = WindowSpec.from_json(block.artifact.card["spec"]).targets
-    if values.shape[1] != len(targets):
-        name = f"{block.artifact.name}@{block.artifact.version}"
-        raise ModelError(f"{name}: gives {values.shape[1]} values per window, not {len(targets)}")
-    return values
-
-
-@lru_cache(maxsize=8)
-def _loaded(content: bytes) -> Any:
-    """A model is traced once per worker, not once per block."""
-    from penstock.batch import network
-
-    return network.from_bytes(content)
