@@ -37,6 +37,7 @@ from penstock.data.simulator import Simulator
 from penstock.data.simulator_station import START_NS, Station
 from penstock.data.views.speed_view import SpeedView
 from penstock.data.windows import Reason
+from penstock.errors import ModelNotFound, QueryError
 from penstock.serving.triton import Triton
 from penstock.site import Site
 
@@ -252,6 +253,68 @@ def test_the_merged_view_is_what_computing_it_from_scratch_gives(site: Site) -> 
     assert np.nanmax(apart[explained]) > 1e-5
 
 
+# Where a prediction comes from; after the seam moved to row HISTORY + 700
+
+
+def test_a_prediction_is_explained_and_computed_again(site: Site) -> None:
+    row = quiet_row(site, HISTORY + 740)
+    told = site.explain("power", start_of(row))
+    assert (told["layer"], told["verdict"] in ("equal", "close"), told["equal"], told["differs"]) == (
+        "live", True, True, [],
+    )  # fmt: skip
+    assert told["hash"] == told["again"]["hash"]
+    window = told["window"]
+    assert [c["name"] for c in window["columns"]] == ["FUEL", "AMBIENT_T", "POWER (past)"]
+    assert len(window["rows"]) == LENGTH
+    assert window["rows"][-1]["time"] == start_of(row).isoformat()
+    whole = readings()
+    newest = [whole["FUEL"][row], whole["AMBIENT_T"][row], whole["POWER"][row - 1]]
+    assert window["rows"][-1]["values"] == [float(value) for value in newest]
+    assert window["rows"][-1]["flags"] == [[], [], []]
+    made = told["model_made"]
+    assert made["snapshot"] == site.artifact("power").card["trained"]["snapshot"]
+    assert made["snapshot_kept"]
+    assert not made["in_sample"]
+    assert set(made["libraries"]) >= {"python", "numpy", "keras", "tensorflow"}
+    assert [move["action"] for move in told["moves"]] == ["deploy"]
+    assert told["closed_by"]["reason"] == "watermark"
+    (spoken,) = site.query("power", start_of(row), start_of(row + 1))["prediction"].values[:, 0]
+    assert told["prediction"]["POWER"] == spoken
+
+
+def test_a_difference_is_explained_by_name_and_a_recomputed_one_is_right_again(site: Site) -> None:
+    run = site.reconcile(start=start_of(HISTORY))
+    late = [d for d in run.differences if d["model"] == "power" and "window" in d["differs"]]
+    old, new = (
+        next(d for d in late if (pd.Timestamp(d["from"]) < start_of(HISTORY + 700)) == recomputed)
+        for recomputed in (True, False)
+    )
+    told = site.explain("power", new["from"])
+    assert (told["layer"], told["verdict"]) == ("live", "late")
+    assert told["late"]
+    assert {r["kind"] for r in told["late"]} == {"import"}
+    assert {r["sequence"] for r in told["late"]} <= {r["sequence"] for r in new["late"]}
+    flags = {flag for row in told["window"]["rows"] for cell in row["flags"] for flag in cell}
+    assert "LATE" in flags
+    again = site.explain("power", old["from"], made=True)
+    assert (again["layer"], again["equal"]) == ("recomputed", True)
+    assert again["said_live"]["version"] == 1
+
+
+def test_what_cannot_be_explained_says_why(site: Site) -> None:
+    with pytest.raises(ModelNotFound, match="Did you mean 'power'"):
+        site.explain("powr", start_of(HISTORY + 5))
+    odd = (HISTORY + 400) // 2 * 2 + 1 - FIRST % 2
+    with pytest.raises(QueryError, match="nearest ones are") as error:
+        site.explain("nox", start_of(odd))
+    assert start_of(odd - 1).isoformat() in str(error.value)
+    assert start_of(odd + 1).isoformat() in str(error.value)
+    run = penstock("explain", "nox", str(start_of(odd - 1)), "--site", str(site.folder), mark="thirty")
+    assert run.returncode == 0, run.stderr[-3000:]
+    for text in ("HEAT = FLAME_T - AMBIENT_T, difference", "trained on", "snapshot", "closed by", "verdict"):
+        assert text in run.stdout
+
+
 # It can fail
 
 
@@ -261,8 +324,8 @@ def copied(lived: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def quiet_row(site: Site) -> int:
-    """A row of the second week around which nothing came late and every prediction was said."""
+def quiet_row(site: Site, begin: int = HISTORY + 336) -> int:
+    """A row from the second week on around which nothing came late and every prediction was said."""
     run = site.reconcile(start=start_of(HISTORY))
     bad = np.zeros(END, bool)
     for found in run.differences:
@@ -272,7 +335,7 @@ def quiet_row(site: Site) -> int:
         for name in ("power", "nox"):
             rows = view.read(name, 0, 2**62)
             bad[rows.ticks[rows.reasons != Reason.OK] - FIRST] = True
-    quiet = [r for r in range(HISTORY + 336, END - 30) if not bad[r - 24 : r + 24].any()]
+    quiet = [r for r in range(begin, END - 30) if not bad[r - 24 : r + 24].any()]
     return quiet[0] // 2 * 2
 
 
