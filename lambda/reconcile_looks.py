@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -166,13 +166,14 @@ def _read(view: SpeedView, name: str, spans: Sequence[Span]) -> tuple[SaidRows, 
     parts = [view.read(name, *_bounded(span)) for span in [*spans, (0, 0)]]
     published = [view.positions(*_bounded(span)) for span in [*spans, (0, 0)]]
     width = max(part.values.shape[1] for part in parts)
-    columns = {
-        f.name: np.concatenate([getattr(part, f.name) for part in parts])
-        for f in fields(SaidRows)
-        if f.name not in ("values", "adjusted")
-    }
-    values = np.concatenate([_widened(part.values, width) for part in parts])
-    said = SaidRows(**columns, values=values)
+    said = SaidRows(
+        ticks=np.concatenate([part.ticks for part in parts]),
+        values=np.concatenate([_widened(part.values, width) for part in parts]),
+        versions=np.concatenate([part.versions for part in parts]),
+        reasons=np.concatenate([part.reasons for part in parts]),
+        filled=np.concatenate([part.filled for part in parts]),
+        hashes=np.concatenate([part.hashes for part in parts]),
+    )
     return said, np.concatenate([ticks for ticks, _ in published]), np.concatenate([at for _, at in published])
 
 
