@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from penstock.room import room
 DEADLINE_S = 24 * 3600.0
 """Longer than any round of training that somebody waits for."""
 _TOPIC = "penstock.training"
+_IMPORTING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +106,11 @@ def quiet_tensorflow() -> None:
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(name, "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if "tensorflow" not in sys.modules:
-        with _kept_back(2):
-            import tensorflow  # noqa: F401
+    with _IMPORTING:  # a task whose client was killed may still be at it, in another thread of this worker
+        if "keras" not in sys.modules:
+            with _kept_back(2):
+                import keras  # noqa: F401
+                import tensorflow  # noqa: F401
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from penstock.batch.sample import (
     target_scale,
 )
 from penstock.data.drift import Trained
+from penstock.data.libraries import library_versions
 from penstock.data.models import Draft
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason
@@ -224,4 +225,5 @@ def _card(job: Job, sample: Sample, fitted: Fitted, scale: Float32) -> dict[str,
         "isolate": job.isolate,
         "fit": asdict(fitted),
         "code_version": VERSION,
+        "libraries": library_versions(),
     }

@@ -7,12 +7,9 @@ commits the rows (`data/batch_view.py`): workers never write.
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -20,32 +17,25 @@ import numpy as np
 from distributed import Client, as_completed
 from numpy.typing import NDArray
 
-from penstock.batch.fleet import quiet_tensorflow
 from penstock.batch.history import Source, answered
+from penstock.batch.predicting import Alone, predicted
 from penstock.data import windows
 from penstock.data.models import Artifact
 from penstock.data.views.predictions import Predictions
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason, Windows
-from penstock.errors import DeadlineExceeded, ModelError
+from penstock.errors import DeadlineExceeded
 from penstock.room import room
 
 BLOCK_TICKS = 20_000
 """Ticks per task; what the first windows reach back is read once more."""
 DEADLINE_S = 6 * 3600.0
-Alone = Callable[[Artifact], AbstractContextManager[Callable[[NDArray[np.float32]], NDArray[np.float32]]]]
-"""Runs a model that is no Keras model: its function from [n, T, F] to [n, O], in a process of its own."""
 Served = Callable[[Artifact], AbstractContextManager[Callable[[NDArray[np.float32]], NDArray[np.float32] | None]]]
 """Asks servers on which the version may be live; None of whatever they do not answer: it is not, or they are away."""
 ASKED = 512
 """Windows of one question to a server: live ticks wait behind it."""
-FORMS = 8
-"""Networks that a worker keeps."""
 IN_FLIGHT = 4
 """Tasks per worker at a time: each carries the model's file."""
-_traced: dict[str, Any] = {}
-_one_asks = threading.Lock()
-"""Who has given a traced network its weights asks it before another one does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -161,24 +151,9 @@ def recompute(block: Recompute) -> tuple[int, Predictions]:
 
 
 def _said(block: Recompute, cut: Windows, at: NDArray[np.intp]) -> NDArray[np.float32]:
-    """[len(at), O] by the server where the version is live, by Keras itself, by the SavedModel where the `.keras` file
-    needs the user's code, or alone."""
-    artifact, parts = block.artifact, np.array_split(at, max(1, len(at) // 256))
-    if len(at) and (live := _live(block, cut, at)) is not None:
-        return live
-    if artifact.kind in ("callable", "onnx"):
-        if block.alone is None:
-            raise ModelError(f"{artifact.name}@{artifact.version}: a {artifact.kind} is run by what `alone` names")
-        with block.alone(artifact) as predict:
-            return np.concatenate([_whole(block, predict(cut.take(part))) for part in parts])
-    quiet_tensorflow()
-    from penstock.batch import fitting, foreign  # TensorFlow: seconds, and only where it is needed
-
-    if artifact.kind == "lstm":
-        with _one_asks:
-            return fitting.predict(_model(artifact.keras), cut.x, at)
-    with foreign.served(artifact.saved_model) as serve:
-        return np.concatenate([serve(cut.take(part)) for part in parts])
+    """[len(at), O] by the server where the version is live, else by the model itself."""
+    live = _live(block, cut, at) if len(at) else None
+    return predicted(block.artifact, cut, at, block.alone) if live is None else live
 
 
 def _live(block: Recompute, cut: Windows, at: NDArray[np.intp]) -> NDArray[np.float32] | None:
@@ -194,34 +169,3 @@ def _live(block: Recompute, cut: Windows, at: NDArray[np.intp]) -> NDArray[np.fl
                 return None
             said.append(values)
     return np.concatenate(said)
-
-
-def _whole(block: Recompute, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`values` [n, O]. Raises ModelError where the model gives another number of columns."""
-    targets = WindowSpec.from_json(block.artifact.card["spec"]).targets
-    if values.shape[1] != len(targets):
-        name = f"{block.artifact.name}@{block.artifact.version}"
-        raise ModelError(f"{name}: gives {values.shape[1]} values per window, not {len(targets)}")
-    return values
-
-
-def _model(content: bytes) -> Any:
-    """The LSTM of a `.keras` file, in a network of its form that this worker has traced already, if there is one.
-
-    To trace one takes a second, and a fleet's members differ in their weights alone.
-    """
-    form, weights, model = _loaded(content)
-    if len(_traced) >= FORMS and form not in _traced:
-        _traced.clear()
-    model = _traced.setdefault(form, model)
-    model.set_weights(weights)
-    return model
-
-
-@lru_cache(maxsize=FORMS)
-def _loaded(content: bytes) -> tuple[str, list[NDArray[Any]], Any]:
-    """All that decides what it computes: its form, as text, and its weights; and the model itself."""
-    from penstock.batch import network
-
-    model = network.from_bytes(content)
-    return json.dumps(model.get_config(), sort_keys=True, default=str), model.get_weights(), model

@@ -73,9 +73,9 @@ def prepare(spec: WindowSpec, block: Block) -> Prepared:
     k, f = len(block.values), len(spec.features)
     x = np.full((k, f), np.nan, np.float32)
     ok, filled = np.zeros((k, f), bool), np.zeros((k, f), bool)
-    inputs = _inputs(spec, base)
+    read = inputs(spec, base)
     for like, at in _alike(spec.features).items():
-        done = _chain(_columns(inputs, at), like, spec)
+        done = _chain(_columns(read, at), like, spec)
         with np.errstate(over="ignore"):
             narrow = done.x.astype(np.float32)
         fine = done.ok & np.isfinite(narrow)
@@ -106,8 +106,8 @@ def _alike(features: tuple[Feature, ...]) -> dict[Chain, NDArray[np.intp]]:
     return {chain: np.array(at, np.intp) for chain, at in groups.items()}
 
 
-def _inputs(spec: WindowSpec, base: Block) -> Block:
-    """A column per feature: its tag where it is read, before any step."""
+def inputs(spec: WindowSpec, base: Block) -> Block:
+    """A column per feature: its tag where it is read, before any step. `base` holds the columns of `spec.base`."""
     tags, read = tuple(f.tag for f in spec.features), [f.ahead(spec.period_ns) for f in spec.features]
     if not spec.look_ahead:
         return derive(base, tags, spec.derived)

@@ -21,6 +21,7 @@ import pandas as pd
 from penstock.batch.golden import Newest, newest_windows
 from penstock.batch.history import Source
 from penstock.data.durations import duration_text, parse_duration
+from penstock.data.libraries import library_versions
 from penstock.data.models import Artifact, Draft, Golden, Kind
 from penstock.data.plants.given_model import agreeing, given_model
 from penstock.data.window_spec import WindowSpec
@@ -65,6 +66,7 @@ def stored(site: Site, model: Any, name: str | None, keys: Mapping[str, Any], *,
         "made": _made(model),
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "code_version": VERSION,
+        "libraries": library_versions(),
     }
     if kind == "solo":
         from penstock.batch import foreign  # TensorFlow is loaded already: the model is one of Keras

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from penstock import reconcile
 from penstock.data.plants.templates import is_glob, matching
 from penstock.data.window_spec import WindowSpec
 from penstock.errors import ModelNotFound, PenstockError
@@ -52,14 +53,15 @@ def recompute(
 def site_recompute(
     site: Site, name: str, start: Moment, end: Moment, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """`Site.recompute`."""
+    """`Site.recompute`; what was said live up to the seam is reconciled with it afterwards."""
     if start is None and end is None:
         done = brought_up(site, name, progress)
         begin = done.start
     else:
         begin, last = ticks_of(site, name, start, end)
         done = again(site, name, begin, last, progress)
-    return told(site, done) | {"from": _time(site, begin)}
+    agreed = reconcile.after_recompute(site, name, done.seam)
+    return told(site, done) | {"from": _time(site, begin), "reconciled": agreed}
 
 
 def told(site: Site, done: Recomputed) -> dict[str, Any]:

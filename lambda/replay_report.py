@@ -25,18 +25,12 @@ from penstock.data.views.speed_view import SaidRows
 from penstock.data.windows import Reason
 from penstock.errors import QueryError
 from penstock.replay import Said
-from penstock.replay_pieces import Piece, lead_of
+from penstock.replay_pieces import Piece
+from penstock.verdicts import DIFFERENT, LATE, UNEXPLAINED, VERDICTS, Reach, beside, judged, near, touched, touching
 
 if TYPE_CHECKING:
     from penstock.site import Site
 
-TOLERANCE = 1e-5
-"""Of the target's scale: what is nearer is the same prediction."""
-EQUAL, CLOSE, LATE, UNEXPLAINED = "equal", "close", "late", "unexplained"
-SILENT, PASSED, OTHER, NEW = "no_answer_live", "passed_over_live", "other_version", "not_said_live"
-VERDICTS = (EQUAL, CLOSE, LATE, SILENT, PASSED, OTHER, NEW, UNEXPLAINED)
-"""Equal: window and values bit for bit. Close: the same window, values within 1e-5 of the scale."""
-DIFFERENT = (LATE, SILENT, PASSED, UNEXPLAINED)
 Column = NDArray[np.float32]
 WRITERS = {".csv": "to_csv", ".parquet": "to_parquet"}
 
@@ -139,14 +133,13 @@ class _Judged:
 
     @classmethod
     def of(cls, site: Site, said: Said, late: Sequence[LateRange]) -> _Judged:
-        live, reach, wait = beside(said.again, said.live), lead_of([said.spec]), said.spec.wait
+        live, reach = beside(said.again, said.live), Reach.of(said.spec)
         ids = site.registry.lookup()
         shards = {int(site.layout().shard_of()[ids[t.name]]) for t in said.spec.base_tags if t.name in ids}
-        begin, end = said.piece.first - reach, said.piece.last + max(said.spec.look_ahead, wait)
-        near = [r for r in late if r.shard in shards and r.t0 < end and r.t1 > begin]
+        close_by = near(late, shards, said.piece.first, said.piece.last, reach)
         return cls(
-            said=said, live=live, late=near, truth=truth_at(site.desk(), said.spec, said.again.ticks),
-            verdicts=judged(said.again, live, said.scale, _touched(said, near, reach)),
+            said=said, live=live, late=close_by, truth=truth_at(site.desk(), said.spec, said.again.ticks),
+            verdicts=judged(said.again, live, said.scale, _touched(said, close_by, reach)),
         )  # fmt: skip
 
     def rows(self, site: Site) -> pd.DataFrame:
@@ -189,61 +182,15 @@ class _Judged:
             }  # fmt: skip
 
     def _named(self, site: Site, first: int, last: int) -> list[dict[str, Any]]:
-        reach = lead_of([self.said.spec])
-        onward = max(self.said.spec.look_ahead, self.said.spec.wait)
-        touching = [r for r in self.late if r.t0 <= last + onward and r.t1 > first - reach]
         return [
             {"source": r.source, "from": _time(site, r.t0), "to": _time(site, r.t1), "readings": r.count}
-            for r in touching
+            for r in touching(self.late, np.arange(first, last + 1), Reach.of(self.said.spec))
         ]
 
 
-def beside(again: SaidRows, live: SaidRows) -> SaidRows:
-    """`live` at the ticks of `again`; version 0, reason NO_MODEL and NaN where it has none."""
-    n = len(again.ticks)
-    at = np.searchsorted(live.ticks, again.ticks)
-    there = at < len(live.ticks)
-    there[there] = live.ticks[at[there]] == again.ticks[there]
-    found = SaidRows(
-        ticks=again.ticks, values=np.full_like(again.values, np.nan), versions=np.zeros(n, np.int32),
-        reasons=np.full(n, Reason.NO_MODEL, np.uint8), filled=np.zeros(n, np.bool_), hashes=np.zeros(n, np.uint64),
-    )  # fmt: skip
-    same = there & (live.values.shape[1] == again.values.shape[1])  # a version with other targets says something else
-    if same.any():
-        found.values[same] = live.values[at[same]]
-    for column in ("versions", "reasons", "filled", "hashes"):
-        getattr(found, column)[there] = getattr(live, column)[at[there]]
-    return found
-
-
-def judged(again: SaidRows, live: SaidRows, scale: NDArray[np.float32], touched: NDArray[np.bool_]) -> NDArray[np.str_]:
-    """[n] a verdict for each tick; `live` as `beside` has it, `touched` [n] where late readings may explain it."""
-    window = (again.hashes == live.hashes) & (again.filled == live.filled)
-    whole = window & (again.reasons == live.reasons)
-    bits = (again.values.view(np.uint32) == live.values.view(np.uint32)) | (
-        np.isnan(again.values) & np.isnan(live.values)
-    )
-    near = bits | (np.abs(again.values - live.values) <= TOLERANCE * scale)
-    silent = np.isin(live.reasons, (Reason.NO_ANSWER, Reason.NO_MODEL)) & window
-    rules = [
-        (live.versions == 0, NEW),
-        (live.versions != again.versions, OTHER),
-        (whole & bits.all(axis=1), EQUAL),
-        (whole & near.all(axis=1), CLOSE),
-        (silent, SILENT),
-        (live.reasons == Reason.OVERLOAD, PASSED),
-        (touched, LATE),
-    ]
-    return np.select([where for where, _ in rules], [text for _, text in rules], UNEXPLAINED)
-
-
-def _touched(said: Said, late: Sequence[LateRange], reach: int) -> NDArray[np.bool_]:
+def _touched(said: Said, late: Sequence[LateRange], reach: Reach) -> NDArray[np.bool_]:
     """[n] ticks that are not in the journal's own order and whose windows late readings, or revisions, touch."""
-    ticks, onward = said.again.ticks, max(said.spec.look_ahead, said.spec.wait)
-    touched = np.zeros(len(ticks), bool)
-    for r in late:
-        touched[np.searchsorted(ticks, r.t0 - onward) : np.searchsorted(ticks, r.t1 + reach)] = True
-    return touched & (ticks < said.exact)
+    return touched(late, said.again.ticks, reach) & (said.again.ticks < said.exact)
 
 
 def _figures(name: str, parts: Sequence[_Judged]) -> dict[str, Any]:

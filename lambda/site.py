@@ -25,12 +25,14 @@ from penstock import (
     answers,
     deploying,
     drift,
+    explain,
     foreign,
     known,
     live,
     loading,
     pipeline,
     recomputing,
+    reconcile,
     replay_pieces,
     standing,
 )
@@ -51,6 +53,7 @@ from penstock.data.plants.simulated import simulated_plant
 from penstock.data.registry import Registry
 from penstock.data.runs import Runs
 from penstock.data.simulator_station import station_of
+from penstock.data.views.reconciled import Run
 from penstock.data.views.speed_view import Spoken
 from penstock.data.windows import WindowSpec
 from penstock.errors import ModelError, ModelNotFound, SiteError
@@ -363,6 +366,32 @@ class Site:
         pieces = replay_pieces.plan(self, start, end, [model] if isinstance(model, str) else list(model))
         with closing(said_again(self, pieces, progress)) as said:
             return report(self, pieces, said)
+
+    def reconcile(
+        self,
+        names: str | Sequence[str] = (),
+        *,
+        start: Moment = None,
+        end: Moment = None,
+        progress: Progress | None = None,
+    ) -> Run:
+        """Hold what was said live beside what the batch layer makes of the same ticks, and write down what it found.
+
+        By default all models that spoke, at the ticks that are new since the last time, that late readings came for,
+        or that differed; with `start` or `end` all ticks made in [start, end). `unexplained` is to be 0. Raises
+        ModelNotFound for a model that never spoke, QueryError, ModelError, ArchiveError, SiteError.
+        """
+        named = [names] if isinstance(names, str) else list(names)
+        return reconcile.reconcile(self, named, start, end, progress=progress)
+
+    def explain(self, name: str, time: Moment, *, made: bool = False) -> dict[str, Any]:
+        """Where the prediction for `time` (`made`: made at it) comes from, and whether it can be computed again.
+
+        `window` with times, values and quality flags, `model_made` (training span, snapshot, run, code), `moves` of the
+        version, `layer`, `closed_by`, `beside`, `again`, `verdict`, `differs`, `late`; `equal`: same inputs and, within
+        1e-5 of the target's scale, the same prediction. Raises ModelNotFound, QueryError with the nearest ones.
+        """
+        return explain.explain(self, name, time, made=made)
 
     def query(self, name: str, start: Moment = "-48h", end: Moment = None, *, strict: bool = False) -> xr.Dataset:
         """Truth, prediction, quality, reason, layer, version, sample over the time predicted for, [start, end).

@@ -15,6 +15,7 @@ from penstock.data.frame import BAD, UNCERTAIN
 from penstock.data.grid import LATE, PRESENT, STATUS, Cells
 from penstock.data.history import cells_now
 from penstock.drift import drift_rows
+from penstock.reconcile_rows import reconcile_rows
 from penstock.serving.external import Heard, heard
 from penstock.serving.triton import Triton
 from penstock.serving.watch import read_watched
@@ -82,6 +83,7 @@ def status(site: Site) -> list[dict[str, str]]:
         *beside_rows(stream, running),
         *drift_rows(site.folder, site.models.champions()),
         *view_rows(site),
+        *reconcile_rows(site.folder / "views", site.plant.timezone),
     ]
 
 

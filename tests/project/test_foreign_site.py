@@ -113,6 +113,8 @@ def test_they_are_streamed_queried_recomputed_and_compared_like_the_plants_own(s
     assert live["unit"].values.tolist() == ["m3/h"]
     for name in ("soft", "graph", "alone"):
         site.recompute(name, BEGIN + pd.Timedelta("10min"), BEGIN + pd.Timedelta("20min"))
+    run = site.reconcile()
+    assert (run.unexplained, sum(m["equal"] + m["close"] for m in run.models)) == (0, 4 * LIVE), "of any kind of model"
     past = site.query("soft", BEGIN + pd.Timedelta("10min"), BEGIN + pd.Timedelta("20min"))
     assert set(past["layer"].values) == {"recomputed"}
     rows = readings(600 - 5, 1200)[TAGS].to_numpy(np.float32)

@@ -121,6 +121,7 @@ def test_the_past_is_said_again_and_recomputed_from_the_same_windows(site: Site)
     assert (temp["equal"], temp["not_said_live"], temp["ticks"]) == (END - LIVE - WAIT, 50, END - LIVE - WAIT + 50)
     live = site.query("temp", BEGIN + pd.Timedelta(LIVE, "s"))["prediction"].values
     told = site.recompute("temp", BEGIN + pd.Timedelta(100, "s"))
+    assert told["reconciled"] == {"ticks": END - LIVE - WAIT, "unexplained": 0}
     assert pd.Timestamp(told["seam"]) == (BEGIN + pd.Timedelta(END - WAIT, "s")).tz_localize(None)
     again = site.query("temp", BEGIN + pd.Timedelta(LIVE, "s"))
     assert (again["layer"].values == "recomputed").all()

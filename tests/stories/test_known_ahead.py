@@ -104,6 +104,11 @@ def test_a_revision_changes_what_is_said_next_and_explains_what_was_said(site: S
     live, batch = said(site, LIVE, END), recut(site, LIVE, END)
     different = live.ticks[live.hashes != batch.hash] - FIRST
     assert different.tolist() == list(range(REVISED_TICKS.start - AHEAD, REVISION))
+    run = site.reconcile()
+    assert (run.unexplained, run.models[0]["late"], run.models[0]["ticks"]) == (0, len(different), END - LIVE)
+    assert [r["kind"] for found in run.differences for r in found["late"]] == ["revised"]
+    told = site.explain("soon", BEGIN + pd.Timedelta(int(different[0]) + AHEAD, "s"))
+    assert (told["verdict"], told["late"][0]["kind"]) == ("late", "revised")
     forget_journal(site)
     found = site.replay(BEGIN + pd.Timedelta(LIVE + 50, "s"), BEGIN + pd.Timedelta(END, "s"))
     assert found.order["archive"] == END - LIVE - 50
