@@ -100,6 +100,8 @@ class Upkeep:
             journal.trim(position if done.aggregated is None else min(position, done.aggregated))
         if setup.retention is not None:
             setup.retention.apply(archive, needed_from(journal, said), setup.now())
+        if pieces is not None:
+            setup.tidy()
 
     def _work(self, tail: int, pieces: int | None) -> Work:
         layout = self._setup.layout()
