@@ -5,7 +5,8 @@
 In that order, as each may know of what the ones behind it hold, and never the other way round: what was said does not
 lie behind the journal's end, no cursor ahead of what was said, and every tag that the journal has is registered. The
 commit is the one from which a stream that goes on with the copied view would build its rings; the journal begins at it
-or before. What never changes is linked, not copied, so that the moment is short. A folder that a kill left goes at the next.
+or before. What never changes is linked, not copied, so that the moment is short. A folder that a kill left goes at the
+next.
 """
 
 from __future__ import annotations

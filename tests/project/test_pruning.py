@@ -25,9 +25,11 @@ from penstock.data.views.forgetting import recomputed_before
 from penstock.data.views.predictions import Predictions
 from penstock.data.views.speed_view import SpeedView, Spoken
 from penstock.data.windows import WindowSpec
+from penstock.disk import read_usage
 from penstock.errors import ModelError, ModelNotFound, QueryError, SiteError
 from penstock.pruning import alone, due
 from penstock.site import Site
+from penstock.tidying import tidying
 
 PLANT = """
 [plant]
@@ -73,10 +75,10 @@ def store(site: Site, *, snapshot: str) -> int:
 
 def say(site: Site, ticks: range, version: int) -> None:
     view = SpeedView.open(site.folder / "views" / "speed.sqlite")
-    one = np.ones(1)
+    one, at = np.ones(1), site.journal.tail
     view.write([
         Spoken(tick=t, members=(("m", 1),), values=one.astype("f4") * t, versions=one.astype("i4") * version,
-               reasons=one.astype("u1") * 0, filled=one.astype(bool), hashes=one.astype("u8"), position=site.journal.tail)
+               reasons=one.astype("u1") * 0, filled=one.astype(bool), hashes=one.astype("u8"), position=at)
         for t in ticks
     ])  # fmt: skip
     view.close()
@@ -221,6 +223,10 @@ def test_views_are_shortened_beside_a_writer(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path) -> None:
     with made(tmp_path, 'keep = "1y"') as site:
         folder = str(site.folder)
+    with Site.open(folder) as site, alone(site.folder, 0.0):
+        tidying(site)()
+        assert site.readings.head().pruned is None, "another process is at it: a stream is not troubled by that"
+        assert len(read_usage(site.folder)) == 1
     runner = CliRunner()
     assert "1 y" not in runner.invoke(app, ["prune", "--site", folder], input="n\n").output
     with Site.open(folder) as site:
@@ -231,6 +237,16 @@ def test_the_command(tmp_path: Path) -> None:
     asked = json.loads(runner.invoke(app, ["prune", "--site", folder, "--dry-run", "--json"]).output.splitlines()[-1])
     done = json.loads(runner.invoke(app, ["prune", "--site", folder, "--yes", "--json"]).output.splitlines()[-1])
     assert done["rows"] == asked["rows"]
+    (Path(folder) / "site.toml").write_text('[retention]\nkeep = "200d"\nsnapshots = "0s"\n')
+    with Site.open(folder) as site:
+        tidy, before = tidying(site), site.readings.head().pruned
+        tidy()
+        assert site.readings.head().pruned == before, "that was today"
+        (site.folder / "pruned.json").unlink()
+        tidying(site)()
+        assert site.readings.head().pruned > before
+        assert not due(site.folder, time.time_ns())
+        assert due(site.folder, time.time_ns() + 86_401 * 10**9)
     assert done["bytes"] > 0
     rows = json.loads(runner.invoke(app, ["status", "--site", folder, "--json"]).output.splitlines()[-1])["parts"]
     (disk,) = [row for row in rows if row["part"] == "disk"]
