@@ -94,7 +94,7 @@ def _freeze(site: Site, image: Path) -> Image | None:
     """None where the journal was trimmed beyond the commit meanwhile."""
     secrets = secrets_of(site)
     for source in _in_order(site.folder):
-        _copy(source, image / source.name, secrets)
+        _copy(source, image / source.name, secrets, links=source.name == "models")
     with uncollected(site.readings.folder):
         head = site.readings.at(_needed(image, site.journal))
         ledger = site.folder / "journal" / LEDGER
@@ -124,15 +124,17 @@ def _passing(name: str) -> bool:
     return name.startswith(".") or name == "lock" or name.endswith(PASSING)
 
 
-def _copy(source: Path, target: Path, secrets: list[Path]) -> None:
-    """A file, a database, a repository or a folder of them; what has gone meanwhile is passed over."""
+def _copy(source: Path, target: Path, secrets: list[Path], *, links: bool) -> None:
+    """A file, a database, a repository or a folder of them.
+
+    `links`: its files are whole and replaced by renaming; all others may be written in place.
+    """
     if source.resolve() in secrets:
         return
     if source.suffix == SQLITE:
         _copy_sqlite(source, target)
     elif source.is_file():
-        # Files of models are whole and replaced by renaming; all others may be written in place.
-        (linked if "models" in source.parts else shutil.copy2)(source, target)
+        (linked if links else shutil.copy2)(source, target)
     elif is_repository(source):
         with locked(source.parent / "lock", deadline_s=LOCK_S):
             clone(source, target)
@@ -142,7 +144,7 @@ def _copy(source: Path, target: Path, secrets: list[Path]) -> None:
         if source.name == "speed":
             inside = [p for p in inside if p.name == "sinks"]
         for each in sorted(inside, key=lambda p: (p.suffix != SQLITE, p.name)):
-            _copy(each, target / each.name, secrets)
+            _copy(each, target / each.name, secrets, links=links)
 
 
 def _copy_sqlite(source: Path, target: Path) -> None:

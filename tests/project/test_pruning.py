@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from penstock.backup import restore
 from penstock.cli import app
 from penstock.data.models import Draft, Golden
 from penstock.data.views.batch_view import BatchView
@@ -155,6 +156,17 @@ def test_a_model_holds_what_it_was_trained_on(tmp_path: Path) -> None:
         first = site.readings.head().span[1] - DAYS
         assert site.readings.read(ids, first, first + 50, snapshot=snapshot).quality.all(), "its lineage is there"
         assert not site.readings.read(ids, first, first + 50).quality.any()
+        site.backup(tmp_path / "copies")
+        restore(tmp_path / "copies", tmp_path / "copy")
+        with Site.open(tmp_path / "copy") as copy:
+            held = copy.readings.read(ids, first, first + 50, snapshot=snapshot)
+            assert held.quality.all(), "a copy has what its models name"
+            assert copy.readings.head() == site.readings.head()
+            assert len(copy.readings.commits()) == 1, "and no other old commit"
+            assert copy.models.load("m", 1).files == site.models.load("m", 1).files
+            assert copy.models.champions() == {"m": 1}
+            assert copy.aggregates("T", "2d").equals(site.aggregates("T", "2d"))
+            assert copy.archive().load().identical(site.archive().load())
 
         held = bytes_in(site.folder / "archive")
         store(site, snapshot=site.readings.head().snapshot)
@@ -215,6 +227,12 @@ def test_views_are_shortened_beside_a_writer(tmp_path: Path) -> None:
         assert view.read(cut, cut + 5).values.tolist() == [[1.0]] * 5
         assert (view.attributes["start"], view.seam) == (cut, first + 6000)
         assert not recomputed_before(folder, cut).rows
+        site.backup(tmp_path / "copy.tar")
+        restore(tmp_path / "copy.tar", tmp_path / "copy")
+        again = BatchView.open(tmp_path / "copy" / "views" / "batch" / "m")
+        assert again is not None
+        assert again.attributes == view.attributes
+        assert again.read(cut, cut + 5).values.tolist() == [[1.0]] * 5
         answer = site.query("m", start=site.readings.grid.time(first), end=site.readings.grid.time(first + 9))
         assert answer.attrs["pruned_said"] == str(np.datetime64(site.readings.grid.time(int(kept[0])), "ns"))
         assert not due(site.folder, time.time_ns() + 3 * 86_400 * 10**9)
