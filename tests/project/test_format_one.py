@@ -120,7 +120,8 @@ def write_tables(folder: Path) -> None:
     with closing(sqlite3.connect(folder / "models" / "registry.sqlite")) as db, db:
         db.executescript(
             "CREATE TABLE deployments (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, version INTEGER "
-            "NOT NULL, action TEXT NOT NULL, who TEXT NOT NULL, at TEXT NOT NULL);"
+            "NOT NULL, action TEXT NOT NULL, who TEXT NOT NULL, "
+            "at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')));"
             "INSERT INTO deployments (name, version, action, who, at) VALUES ('m', 6, 'deploy', 'ann', "
             "'2019-09-01T00:00:00.000Z'), ('m', 6, 'undeploy', 'ann', '2019-09-02T00:00:00.000Z');"
         )
