@@ -101,7 +101,7 @@ def bring_up(
         mark = writer.view.mark
         anew = mark is None or mark.periods != wanted.periods or _differ(writer.view.bounds(), wanted.bounds)
         if anew or mark is None or len(writer.view.bounds()) != len(wanted.bounds):
-            writer.view.begin(wanted.bounds, anew=anew)
+            writer.view.begin(wanted.bounds, anew=anew, since=head.pruned)
         due = _due(None if anew else mark, head, journal, archive.grid, wanted.periods)
         while due.todo and pieces != 0:
             due = replace(due, todo=_piece(writer, head, wanted, due, cells, jobs, across or _here(archive)))
@@ -141,7 +141,7 @@ def _due(mark: Mark | None, head: Head, journal: Journal, grid: Grid, periods: t
     """Where the view will stand, and what must be computed for it."""
     base = periods[0]
     over = head.span[1] if head.closed is None else head.closed  # imports alone: what is there is all there is
-    stored = (head.span[0] // base, -(-head.span[1] // base))
+    stored = (max(head.span[0] // base, _whole(head.pruned, base)), -(-head.span[1] // base))
     if mark is None or mark.position < journal.first:
         until = over if mark is None else max(over, mark.until)
         todo = {stored} if stored[0] < stored[1] else set()
@@ -149,6 +149,11 @@ def _due(mark: Mark | None, head: Head, journal: Journal, grid: Grid, periods: t
     until = max(over, mark.until)
     touched = _touched(journal.read(mark.position, head.position), grid, base)
     return _mark(head, until, {*mark.todo, (mark.until // base, until // base)}, touched, stored, periods)
+
+
+def _whole(pruned: int | None, base: int) -> int:
+    """The first period of which nothing was pruned: what is left of others would be told as all of them."""
+    return -(2**62) if pruned is None else -(-pruned // base)
 
 
 def _mark(
@@ -224,5 +229,7 @@ def _make_longer(
         for period in range(begin // long, min(-(-end // long), until // long)):
             if any(a * base < (period + 1) * long and period * long < b * base for a, b in rest):
                 continue
+            if view.since is not None and period * long < view.since:
+                continue  # its beginning was pruned before it was ever computed
             found = view.read(short, tags, period * ratio, (period + 1) * ratio).joined(ratio)
             view.put(long, tags, period, found, len(wanted.bounds))

@@ -81,6 +81,12 @@ def previous(rows: Iterable[Deployment]) -> int | None:
         deploy 1, deploy 2, rollback 1    -> None
         deploy 1, deploy 2, deploy 1      -> 2
     """
+    line = line_of(rows)
+    return line[-2] if len(line) > 1 else None
+
+
+def line_of(rows: Iterable[Deployment]) -> list[int]:
+    """The versions of one name that answered one after the other, up to the champion, as `previous` counts back."""
     line: list[int] = []
     for row in rows:
         if row.action == "undeploy":
@@ -90,7 +96,7 @@ def previous(rows: Iterable[Deployment]) -> int | None:
             del line[len(line) - line[::-1].index(row.version) :]
         elif not line or line[-1] != row.version:
             line.append(row.version)
-    return line[-2] if len(line) > 1 else None
+    return line
 
 
 class Registry:

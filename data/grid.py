@@ -108,6 +108,10 @@ class Cells:
         """One past the last tick."""
         return self.first + len(self.values)
 
+    def clear(self) -> None:
+        """Make all cells empty."""
+        self.values[:], self.quality[:], self.offset[:] = np.nan, 0, 0
+
     def rows(self, first: int, last: int) -> Cells:
         """A view of ticks first..last-1, which must lie inside."""
         if not self.first <= first <= last <= self.last:

@@ -63,6 +63,8 @@ def _cells(
     column_of = np.full(len(layout.shard_of()), -1, np.int32)
     column_of[tags] = np.arange(len(tags), dtype=np.int32)
     put_records(cells, journal.read(head.position, tail), grid, column_of, head.closed)
+    if head.pruned is not None and first < head.pruned:  # the archiver will not take it in either
+        cells.rows(first, min(head.pruned, max(first, last))).clear()
     return cells
 
 

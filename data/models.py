@@ -26,6 +26,7 @@ from penstock.errors import ModelError, ModelNotFound, nearest
 __all__ = ["Artifact", "Draft", "Golden", "Kind", "ModelStore"]
 
 _LOCK_DEADLINE_S = 60.0
+_REMOVING = ".removing-"
 
 
 class ModelStore:
@@ -56,8 +57,7 @@ class ModelStore:
         try:
             home.mkdir(parents=True, exist_ok=True)
             with locked(home / ".lock", deadline_s=_LOCK_DEADLINE_S):
-                for leftover in home.glob(".saving-*"):  # of a save that was killed: the lock is ours, so nobody's now
-                    shutil.rmtree(leftover, ignore_errors=True)
+                _sweep(home)
                 version = self._next(draft.name)
                 card = {**draft.card, "name": draft.name, "kind": draft.kind, "version": version}
                 card["sha256"] = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
@@ -94,15 +94,43 @@ class ModelStore:
         return Artifact(name=name, version=version, folder=folder, card=card, files=files)
 
     def card(self, name: str, version: int) -> Mapping[str, Any]:
-        """The card alone, nothing checked. Raises ModelNotFound, ModelError."""
+        """The card alone, nothing checked; that of a removed version too. Raises ModelNotFound, ModelError."""
         folder = self.folder / _checked(name) / str(version)
         try:
-            card: Mapping[str, Any] = json.loads((folder / CARD).read_bytes())
+            path = folder / CARD
+            card: Mapping[str, Any] = json.loads((path if path.exists() else self._removed(name, version)).read_bytes())
         except FileNotFoundError:
             raise ModelNotFound(self._missing(name, version)) from None
         except (OSError, ValueError) as error:
             raise ModelError(f"{folder / CARD}: cannot be read ({error}); deploy or train {name!r} again") from error
         return card
+
+    def remove(self, name: str, version: int) -> int:
+        """Remove a version's files; bytes that were given back. Its card stays, with what was said by it.
+
+        Killed at any moment, the next call for it, or a save, finishes. Raises ModelNotFound, ModelError.
+        """
+        home, card = self.folder / _checked(name), self.card(name, version)
+        folder, aside = home / str(version), home / f"{_REMOVING}{version}"
+        try:
+            with locked(home / ".lock", deadline_s=_LOCK_DEADLINE_S):
+                size = sum(f.stat().st_size for f in folder.glob("*")) if folder.is_dir() else 0
+                kept = self._removed(name, version)
+                kept.parent.mkdir(exist_ok=True)
+                if folder.is_dir():
+                    write_durably(kept.with_suffix(".new"), _json(card))
+                    kept.with_suffix(".new").replace(kept)
+                    sync_folder(kept.parent)
+                    folder.rename(aside)
+                    sync_folder(home)
+                _sweep(home)
+        except (OSError, TimeoutError) as error:
+            raise ModelError(f"{folder}: cannot be removed: {error}; check the disk and try again") from error
+        return size
+
+    def _removed(self, name: str, version: int) -> Path:
+        """Where the card of a removed version is."""
+        return self.folder / name / "removed" / f"{version}.json"
 
     def note(self, name: str, version: int, key: Literal["execution", "gate"], found: Mapping[str, Any]) -> None:
         """Into the stored card, durable when this returns; nothing else in it changes.
@@ -162,15 +190,25 @@ class ModelStore:
     def _next(self, name: str) -> int:
         """Never a number used before, even when its folder has been removed since."""
         deployed = [d.version for d in self._registry.history(name)]
-        return max([0, *self._versions(name), *deployed]) + 1
+        removed = [int(p.stem) for p in (self.folder / name / "removed").glob("*.json")]
+        return max([0, *self._versions(name), *deployed, *removed]) + 1
 
     def _missing(self, name: str, version: int) -> str:
         versions = self._versions(name)
+        if self._removed(name, version).exists():
+            kept = ", ".join(map(str, versions)) or "none"
+            return f"{self.folder}: {name}@{version} was removed (retention.keep_models); there are {kept}"
         if versions:
             return f"{self.folder}: {name!r} has no version {version}; there are {', '.join(map(str, versions))}"
         near = nearest(name, self.names())
         hint = f"did you mean {near!r}?" if near else "train it first"
         return f"{self.folder}: no model {name!r}; {hint}"
+
+
+def _sweep(home: Path) -> None:
+    """What killed saves and removals left: the name's lock is ours, so nobody's now."""
+    for leftover in [*home.glob(".saving-*"), *home.glob(f"{_REMOVING}*")]:
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _checked(name: str) -> str:

@@ -23,6 +23,7 @@ from penstock import (
     cli_site,
     cli_tools,
     cli_views,
+    cli_years,
 )
 from penstock.errors import PenstockError, PlantError
 
@@ -34,7 +35,18 @@ app = typer.Typer(
     help="Train LSTM models on plant history, host them on Triton, predict live.",
 )
 
-for group in (cli_site, cli_models, cli_views, cli_gate, cli_live, cli_replay, cli_proof, cli_tools, cli_bench):
+for group in (
+    cli_site,
+    cli_models,
+    cli_views,
+    cli_gate,
+    cli_live,
+    cli_replay,
+    cli_proof,
+    cli_tools,
+    cli_years,
+    cli_bench,
+):
     app.add_typer(group.app)
 
 INTERRUPTED = 130

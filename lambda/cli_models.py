@@ -171,7 +171,7 @@ def query(
         "seam": answer.attrs["seam"],
         "holes": answer.attrs["holes"],
         "open": answer.attrs["open"],
-    }
+    } | {key: answer.attrs[key] for key in ("pruned", "pruned_said") if key in answer.attrs}
     if as_json:
         summary["data"] = rows.assign(time=rows["time"].astype(str)).to_dict(orient="list")
     print_answer(summary, as_json, query_table(rows, zone, open_ticks=answer.attrs["open"]))

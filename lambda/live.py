@@ -27,6 +27,7 @@ from penstock.speed.outlet import Outlet
 from penstock.speed.overload import Overload
 from penstock.speed.source import Source
 from penstock.speed.sources.replay import Replay, together
+from penstock.tidying import tidying
 
 if TYPE_CHECKING:
     from penstock.site import Site
@@ -94,6 +95,7 @@ def _stream(
         segment_bytes=site.settings.journal.segment_mb << 20,
         commit_every_s=site.settings.archive.commit_every_s,
         retention=site.retention(),
+        tidy=tidying(site),
         aggregates=wanted_by(site),
         expected=[site.spec(name) for name in site.model_names()],
         on_tick=on_tick,

@@ -31,11 +31,13 @@ from penstock import (
     live,
     loading,
     pipeline,
+    pruning,
     recomputing,
     reconcile,
     replay_pieces,
     standing,
 )
+from penstock import backup as backups
 from penstock.answers import Desk
 from penstock.batch.plan import Wish
 from penstock.compare import Comparison, compare
@@ -56,9 +58,10 @@ from penstock.data.simulator_station import station_of
 from penstock.data.views.reconciled import Run
 from penstock.data.views.speed_view import Spoken
 from penstock.data.windows import WindowSpec
-from penstock.errors import ModelError, ModelNotFound, SiteError
+from penstock.errors import ModelError, ModelNotFound, QueryError, SiteError
 from penstock.export import export
 from penstock.parts import Parts
+from penstock.pruned import marks, refuse_pruned
 from penstock.replay import said_again
 from penstock.replay_report import Replayed, report
 from penstock.runs import key_of, run_for
@@ -140,6 +143,7 @@ class Site:
     def archive(self, start: Moment = None, end: Moment = None) -> xr.Dataset:
         """All stored readings, lazily: `value`, `quality`, `offset` over time and tag."""
         begin, stop = self.span(start, end)
+        refuse_pruned(self, stop, QueryError)
         names = self.registry.names()
         tags = [self.plant.tags[name] for name in names if name in self.plant.tags]
         ids = self.registry.ids([tag.name for tag in tags])
@@ -202,6 +206,8 @@ class Site:
             known.trainable(self.plant, self.models, name)  # a wrong name is told before any process is started
         if not len(range(*self.readings.span())):  # told before workers are started
             raise ModelError(f"there is no history to train on; bring it in: penstock import FILE --site {self.folder}")
+        if wish.end_ns is not None:
+            refuse_pruned(self, wish.end_ns, ModelError)
         key = key_of(self.plant, names, {"start": start, "end": end, "lstm": dict(lstm or {})})
         with run_for(self.runs, self.models, self.readings, wish, key=key, now=_now(), anew=anew) as run:
             return pipeline.train(
@@ -398,7 +404,8 @@ class Site:
 
         `corrected`, `low`, `high`, `chance` of a model that asks for them: as they were said, never recomputed.
         Without `end` it ends with the newest tick that can have an answer; attribute `open` counts those behind
-        it: not closed yet by a stream, or brought in behind it and not recomputed.
+        it: not closed yet by a stream, or brought in behind it and not recomputed. Attributes `pruned` and
+        `pruned_said`: readings, and what was said live, before that time were removed.
         """
         spec = self.spec(name)
         desk = self.desk()
@@ -409,7 +416,9 @@ class Site:
         last = -(-(stop - grid.origin_ns) // grid.period_ns)
         live = self.plant.models[name].live if name in self.plant.models else answers.NOTHING
         answer = answers.query(desk, name, spec, first, last, strict=strict, live=live)
-        return answer.assign_attrs(open=open_ticks if end is None else 0)
+        if not answer.layer.values.astype(bool).any():
+            refuse_pruned(self, stop, QueryError)
+        return answer.assign_attrs(open=open_ticks if end is None else 0, **marks(desk))
 
     def drift(self, name: str, start: Moment = "-30d", end: Moment = None) -> dict[str, Any]:
         """Whether what the live version sees and says in [start, end) is what it was trained on.
@@ -476,6 +485,20 @@ class Site:
             return self.models.snapshots() | self.runs.snapshots()
 
         return Retention(snapshots_ns=self.settings.retention.snapshots_ns, named=named)
+
+    def prune(self, *, dry_run: bool = False, at_once: bool = False, now_ns: int | None = None) -> list[pruning.Row]:
+        """Remove what site.toml's ``[retention]`` no longer keeps; what that is and how many bytes come back.
+
+        `dry_run`: nothing is removed. `at_once`: the archive's old commits go whatever their age. A stream may run
+        beside it. Raises SiteError where another process is at it, ArchiveBusy.
+        """
+        now_ns = time.time_ns() if now_ns is None else now_ns
+        return pruning.prune(self, now_ns=now_ns, dry_run=dry_run, at_once=at_once)
+
+    def backup(self, to: str | Path, *, keep: int = backups.KEEP) -> dict[str, Any]:
+        """Copy the site as it stands to a folder of backups, or a .tar, while it runs; `penstock restore` makes a site
+        of it again. The newest `keep` backups stay in a folder. Raises SiteError."""
+        return backups.backup(self, Path(to), keep=keep)
 
     def span(self, start: Moment, end: Moment, *, newest: int | None = None) -> tuple[int, int]:
         """[start, end) in ns UTC; None: where the readings begin, and at tick `newest`, else where they end.

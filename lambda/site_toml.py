@@ -93,11 +93,34 @@ class RetentionSettings(_Section):
 
     Those that models name stay as long as the models. One takes about 20 kB.
     """
+    keep: Annotated[Duration, AfterValidator(_lasting)] | None = Field(
+        default=None, description=f"longer than 0, {DURATION}"
+    )
+    """How long readings stay in the archive; None: for ever."""
+    keep_said: Annotated[Duration, AfterValidator(_lasting)] | None = Field(
+        default=None, description=f"longer than 0, {DURATION}"
+    )
+    """How long what was said stays in the speed view."""
+    keep_views: Annotated[Duration, AfterValidator(_lasting)] | None = Field(
+        default=None, description=f"longer than 0, {DURATION}"
+    )
+    """How long what was recomputed stays in the batch views."""
+    keep_models: int | None = Field(default=None, ge=1, description="a whole number from 1")
+    """So many of the newest versions of each model stay, and those that are still needed; None: all."""
+    keep_rejects: Annotated[Duration, AfterValidator(_lasting)] | None = Field(
+        default=None, description=f"longer than 0, {DURATION}"
+    )
+    """How long files of refused rows stay."""
 
     @property
     def snapshots_ns(self) -> int:
         """The same in nanoseconds."""
         return parse_duration(self.snapshots)
+
+    @property
+    def limited(self) -> bool:
+        """Whether anything is to go some day."""
+        return any(getattr(self, name) is not None for name in type(self).model_fields if name.startswith("keep"))
 
 
 class SourceSettings(_Section):

@@ -14,6 +14,7 @@ from penstock.beside_rows import beside_rows
 from penstock.data.frame import BAD, UNCERTAIN
 from penstock.data.grid import LATE, PRESENT, STATUS, Cells
 from penstock.data.history import cells_now
+from penstock.disk_row import disk_row
 from penstock.drift import drift_rows
 from penstock.reconcile_rows import reconcile_rows
 from penstock.serving.external import Heard, heard
@@ -71,7 +72,7 @@ def _reading(cells: Cells, column: int, site: Site) -> dict[str, Any]:
 def status(site: Site) -> list[dict[str, str]]:
     """One row per part: part, state (ok, idle, wrong), what, todo."""
     told, alive = record.read(site.folder), record.alive(site.folder)
-    files = [_archive(site), _journal(site), _models(site)]
+    files = [_archive(site), _journal(site), _models(site), disk_row(site, time.time_ns())]
     parts = rows(str(site.folder), site.plant.timezone, told, alive, [_triton(site), _stream(site)])
     stream, now_ns, running = read_status(site.folder / "speed") or {}, time.time_ns(), _running(site)
     sources, sinks = source_rows(stream, now_ns, running), sink_rows(stream, now_ns, running)

@@ -53,6 +53,8 @@ class Setup:
     """Between two commits of the archive."""
     retention: Retention | None = None
     """Which old commits of the archive go; None: none."""
+    tidy: Callable[[], None] = lambda: None
+    """Looks now and then for what else is old and goes, briefly; behind a commit of the archive."""
     aggregates: Callable[[], Wanted] | None = None
     """What is aggregated of the tags as registered now; None: nothing."""
     now: Callable[[], int] = time.time_ns

@@ -109,6 +109,8 @@ class Upkeep:
         self._view.pack(BLOCKS)
         if setup.retention is not None:
             setup.retention.apply(archive, needed_from(journal, said), setup.now())
+        if pieces is not None:
+            setup.tidy()
 
     def _work(self, tail: int, pieces: int | None) -> Work:
         layout = self._setup.layout()

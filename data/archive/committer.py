@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import icechunk
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from penstock.data.archive import Archive, Head, View
 from penstock.data.archive.chunks import ChunkWriter
 from penstock.data.archive.pieces import read_block
+from penstock.data.archive.pruning import segments_before
 from penstock.data.archive.regions import chunks_held, columns_of, held, runs, union
 from penstock.data.archive.repository import (
     ARRAYS,
@@ -34,6 +36,7 @@ from penstock.data.archive.repository import (
     sync_filesystem,
     translated,
 )
+from penstock.data.durable import locked
 from penstock.data.grid import Cells
 from penstock.data.journal.record import Totals
 from penstock.errors import ArchiveBusy
@@ -42,6 +45,8 @@ REGION_CELLS = 1 << 24
 """Cells read, merged and written at a time."""
 KEEP = "keep-"
 """Prefix of the icechunk tags that hold on to snapshots that cards name."""
+COLLECT_S = 60.0
+"""How long expiring waits for a copy that is being made, and the other way round."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -83,10 +88,11 @@ class Committer:
     def merge(self, dtype: str, column: int, stage: Cells) -> None:
         """Merge a block of cells in: columns from `column` on; ticks inside one `block`.
 
-        Whole chunks are read and written where the block holds readings, others are left alone.
+        Whole chunks are read and written where the block holds readings, others are left alone. What belongs into a
+        segment that was pruned is passed over: a part of what was there must not stand for all of it.
         """
         rows = held(stage.quality)  # an empty cell's quality is 0
-        if rows is None:
+        if rows is None or (self.head.pruned is not None and stage.last <= self.head.pruned):
             return
         with translated(self.archive.folder):
             name = self._segment(dtype, stage.first // self.archive.segment_ticks)
@@ -134,6 +140,22 @@ class Committer:
             del self._view.root[name.path(self.archive.grid.period_ns)]
         self._commit(self.head)
 
+    def prune(self, before: int) -> list[SegmentName]:
+        """Remove the segments that end at or before tick `before`, in one commit; those that there were.
+
+        `before` is a multiple of the segments' length. Former commits still hold them until they are expired.
+        """
+        gone = segments_before(self._view.segments.values(), before, self.archive.segment_ticks)
+        if not gone:
+            return []
+        with translated(self.archive.folder):
+            for name in gone:
+                del self._view.root[name.path(self.archive.grid.period_ns)]
+        first, last = self.head.span
+        span = (min(max(first, before), last), last)
+        self._commit(replace(self.head, span=span, pruned=max(before, self.head.pruned or before)))
+        return gone
+
     def open_segments(self, before: int) -> list[tuple[str, int]]:
         """Dtype and index of the open segments that end at or before tick `before`."""
         limit = before // self.archive.segment_ticks
@@ -148,7 +170,7 @@ class Committer:
         """
         repo = self.archive.repository
         oldest = self.archive.at(before).snapshot
-        with translated(self.archive.folder):
+        with uncollected(self.archive.folder), translated(self.archive.folder):
             for tag in repo.list_tags():
                 if tag.startswith(KEEP) and tag.removeprefix(KEEP) not in keep:
                     repo.delete_tag(tag)
@@ -260,6 +282,16 @@ def _known(repo: icechunk.Repository, snapshot: str) -> bool:
 
 
 @contextmanager
+def uncollected(folder: Path) -> Iterator[None]:
+    """Nobody collects what old commits of the archive in `folder` held, but who has this. Raises ArchiveBusy."""
+    try:
+        with locked(folder / "collecting", deadline_s=COLLECT_S):
+            yield
+    except TimeoutError as error:
+        raise ArchiveBusy(f"{error}; it is being copied: wait for it") from error
+
+
+@contextmanager
 def committing(archive: Archive) -> Iterator[Committer]:
     """Hold the committer's lock. Raises ArchiveBusy when another process has it."""
     fd = os.open(archive.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -279,4 +311,4 @@ def committing(archive: Archive) -> Iterator[Committer]:
         os.close(fd)
 
 
-__all__ = ["DTYPES", "Committer", "committing"]
+__all__ = ["DTYPES", "Committer", "committing", "uncollected"]

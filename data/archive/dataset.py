@@ -65,6 +65,11 @@ def _first_tick(grid: Grid, time_ns: int) -> int:
     return grid.tick_of(time_ns + grid.period_ns - 1)
 
 
+def _pruned(grid: Grid, tick: int | None) -> dict[str, str]:
+    """Readings before that time were removed."""
+    return {} if tick is None else {"pruned": str(np.datetime64(grid.time(tick), "ns"))}
+
+
 def lazy_dataset(
     archive: Archive,
     tags: Sequence[Tag],
@@ -96,5 +101,5 @@ def lazy_dataset(
             "tag": ("tag", np.array([t.name for t in tags], dtype=object)),
             "unit": ("tag", np.array([t.unit for t in tags], dtype=object)),
         },
-        attrs={"snapshot": head.snapshot, "position": head.position},
+        attrs={"snapshot": head.snapshot, "position": head.position, **_pruned(archive.grid, head.pruned)},
     )

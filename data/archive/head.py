@@ -22,10 +22,13 @@ class Head:
     source_offsets: Mapping[str, int] = field(default_factory=dict)
     totals: Mapping[str, Totals] = field(default_factory=dict)
     span: tuple[int, int] = (0, 0)
-    """First tick and one past the last tick that hold a reading; equal when there is none."""
+    """First tick and one past the last tick that hold a reading; equal when there is none. The first is not below
+    `pruned`, where it may stand for readings that are gone."""
 
     newest: int = 0
     """One past the last tick that holds a reading of a tag that may not be ahead of its time; see `Layout.ahead`."""
+    pruned: int | None = None
+    """Readings of ticks below were removed, and none is taken in any more; None: all were kept."""
 
     def metadata(self) -> dict[str, Any]:
         """As a commit carries it."""
@@ -36,6 +39,7 @@ class Head:
             "totals": {s: [t.accepted, t.rejected, t.quarantined] for s, t in self.totals.items()},
             "span": list(self.span),
             "newest": self.newest,
+            **({} if self.pruned is None else {"pruned": self.pruned}),
         }
 
     @classmethod
@@ -50,4 +54,5 @@ class Head:
             totals=totals,
             span=(said["span"][0], said["span"][1]),
             newest=said.get("newest", said["span"][1]),
+            pruned=said.get("pruned"),
         )

@@ -146,9 +146,19 @@ class AggregatesView:
         """Periods first..last-1 of the shortest length, and the longer ones of them, are made by the commit to come."""
         self._touched.append((first, last))
 
-    def begin(self, bounds: NDArray[np.float64], *, anew: bool) -> None:
-        """Note the tags' ranges; `anew`: all that was computed goes, and what comes has a higher revision."""
+    @property
+    def since(self) -> int | None:
+        """Tick: of what lies before nothing was there any more when all was computed anew; None: all was."""
+        since: Any = self._root.attrs.get("since")
+        return None if since is None else int(since)
+
+    def begin(self, bounds: NDArray[np.float64], *, anew: bool, since: int | None = None) -> None:
+        """Note the tags' ranges; `anew`: all that was computed goes, and what comes has a higher revision.
+
+        `since`: tick below which readings have been pruned by then.
+        """
         if anew:
+            self._root.attrs.update({"since": since})
             if any(self._root.group_keys()):
                 self._most += 1
                 self._root.attrs.update({"first": self._most, "changes": []})  # of periods of other lengths

@@ -89,6 +89,7 @@ class SpeedView:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Autocommit with BEGIN written out: python's own transactions would commit behind our back.
             connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # of a new file: what is pruned can be given back
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             _bring_up(connection, path)
@@ -127,6 +128,14 @@ class SpeedView:
                 "SELECT tick, state FROM adjusting WHERE fleet = ?", (self._fleet,)
             ).fetchone()
         return None if found is None else (int(found[0]), bytes(found[1]))
+
+    def forgotten(self) -> int | None:
+        """What was said at ticks below was removed; None: nothing was."""
+        with self._translated():
+            if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'forgotten'").fetchone():
+                return None
+            found = self._connection.execute("SELECT tick FROM forgotten").fetchone()
+        return None if found is None else int(found[0])
 
     def last_tick(self) -> int | None:
         """The newest tick published; None where nothing was."""

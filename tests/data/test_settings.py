@@ -64,6 +64,18 @@ endpoints = ["a:8001", "b"]
     assert "longer than 0" in allowed["archive.commit_every"]
 
 
+def test_how_long_what_stays() -> None:
+    kept = parse_settings('retention = { keep = "3y", keep_models = 2 }', "site.toml").retention
+    assert (kept.keep, kept.keep_models, kept.keep_said, kept.limited) == ("3y", 2, None, True)
+    assert not parse_settings('retention.snapshots = "2d"', "site.toml").retention.limited, "all for ever"
+    with pytest.raises(PlantError) as caught:
+        parse_settings('retention = { keep = "0s", keep_said = 3, keep_models = 0, keeps = "1y" }', "site.toml")
+    found = {m.key: m for m in caught.value.mistakes}
+    assert set(found) == {f"retention.{key}" for key in ("keep", "keep_said", "keep_models", "keeps")}
+    assert "longer than 0" in found["retention.keep"].allowed
+    assert found["retention.keeps"].near == "keep"
+
+
 def test_a_value_where_a_table_belongs() -> None:
     with pytest.raises(
         PlantError, match=r"site.toml: journal: found 3; allowed: a table, \[journal\], with segment_mb"
