@@ -235,13 +235,13 @@ def tell(story: Story, feeder: Feeder) -> None:
     story.refused("keeps its dtype", 'unit = "bar" => dtype = "float64", unit = "bar"')
     story.refused("become a computed one", 'T3 = { unit = "kg", scale = 2 } => T3 = { expr = "HEAT * 2" }')
     story.refused("another target or time", 'window = "24s" => window = "24s"\nhorizon = "5s"')
-    story.refused("have a history each", 'aliases = ["T1"],  => aliases = ["T1", "T3"], ')
 
     story.change("model removed", m=LATE + " => ")
     story.refused("late@1 reads it", 'T3 = { unit = "kg", scale = 2 }\n => ')
     story.site.undeploy("late")
     story.change("tag retired", "aggregates changed", t='T3 = { unit = "kg", scale = 2 }\n => ')
 
+    story.refused("have a history each", 'aliases = ["T1"],  => aliases = ["T1", "T3"], ')
     story.ticks_go_on("all of it")
     feeder.close()
     feeder.gateway.flush(DEADLINE_S)
