@@ -48,7 +48,8 @@ class Same:
     def of(cls, old: Plant, new: Plant, owners: Mapping[str, str]) -> Same:
         """By names and aliases. `owners`: the registry's, which knows retired tags too."""
         stored = {name: tag for name, tag in old.tags.items() if tag.expr is None}
-        owner = {alias: tag.name for tag in stored.values() for alias in tag.aliases} | {n: n for n in stored} | owners
+        owner = {alias: tag.name for tag in stored.values() for alias in tag.aliases} | {n: n for n in stored}
+        owner.update(owners)
         before: dict[str, str] = {}
         back: dict[str, str] = {}
         refused: dict[str, str] = {}
