@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,9 +99,9 @@ class Editions:
 
         Raises SiteError where an interrupted apply cannot be finished.
         """
-        if not self.home.is_dir():
-            with suppress(OSError):  # a site that may only be read is written by nobody
-                self.home.mkdir()
+        if not self.home.is_dir():  # of an older penstock; looking changes nothing
+            yield 0
+            return
         with self._shared():
             number = self.newest()
             if number == self._applied():
