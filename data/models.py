@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from penstock.data.artifact import CARD, Artifact, Draft, Golden, Kind, contents
-from penstock.data.deployments import Action, Deployment, Registry
+from penstock.data.deployments import Action, Deployment, Registry, answering
 from penstock.data.durable import locked, sync_folder, write_durably
 from penstock.data.plant import MODEL_NAME, usable_name
 from penstock.errors import ModelError, ModelNotFound, nearest
@@ -175,7 +175,7 @@ class ModelStore:
 
     def champion(self, name: str) -> int | None:
         """The version that answers: the newest deploy or roll-back that no undeploy has undone."""
-        return self.champions().get(_checked(name))
+        return answering(self._registry.history(_checked(name))).get(name)
 
     def champions(self) -> dict[str, int]:
         """The champion of every name that has one."""

@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,16 @@ class Registry:
                 raise
             self._known, self._seen = change.done(), -1
 
+    def refusal(self, tags: Sequence[Tag]) -> str | None:
+        """Why `register` would refuse these tags now; None: it would not. Nothing changes."""
+        with self._connected() as db:
+            change = _Change(_load(db), self.path)
+        try:
+            change.plan([tag for tag in tags if tag.expr is None])
+        except SiteError as error:
+            return str(error)
+        return None
+
     def refresh(self) -> None:
         """Read again what another process may have registered; a look at four bytes where nothing was."""
         if self._counter() == self._seen:
@@ -125,6 +136,11 @@ class Registry:
     def names(self) -> list[str]:
         """Current names, by id."""
         return list(self._known.names)
+
+    def like(self, pattern: str) -> list[str]:
+        """Current names of the tags that are called so, or like the glob, or were called so; by id."""
+        was = self._known.ids.get(pattern, -1)
+        return [n for at, n in enumerate(self._known.names) if at == was or n == pattern or fnmatchcase(n, pattern)]
 
     def dtypes(self) -> list[str]:
         """ "float32" or "float64", by id."""

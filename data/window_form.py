@@ -18,14 +18,14 @@ def form_of(spec: WindowSpec) -> Hashable:
     stored = dict.fromkeys(t.name for t in spec.base_tags)
     place = {name: i for i, name in enumerate(dict.fromkeys([*stored, *(t.name for t in spec.derived)]))}
     features = tuple((place[f.tag], f.lag, f.steps) for f in spec.features)
-    derived = tuple((place[t.name], _placed(t.expr, place), t.range, _placed(t.valid, place)) for t in spec.derived)
+    derived = tuple((place[t.name], placed(t.expr, place), t.range, placed(t.valid, place)) for t in spec.derived)
     columns = tuple((place[t.name], ahead) for t, ahead in zip(spec.base_tags, spec.base_ahead, strict=True))
     rows = spec.period_ns, spec.length, spec.stride, spec.every, columns
-    return rows, features, derived, _placed(spec.when, place)
+    return rows, features, derived, placed(spec.when, place)
 
 
-def _placed(text: str | None, place: Mapping[str, int]) -> str | None:
-    """An expression's arithmetic with places for names. Raises ExpressionError."""
+def placed(text: str | None, place: Mapping[str, object]) -> str | None:
+    """An expression's arithmetic with places for names: equal where only those differ. Raises ExpressionError."""
     if text is None:
         return None
     names(text)  # refuses what is no expression, so that the rest may trust the tree
@@ -35,7 +35,7 @@ def _placed(text: str | None, place: Mapping[str, int]) -> str | None:
 class _Placed(ast.NodeTransformer):
     """A tag's place instead of its name, however it is written."""
 
-    def __init__(self, place: Mapping[str, int]) -> None:
+    def __init__(self, place: Mapping[str, object]) -> None:
         self.place = place
 
     def visit_Name(self, node: ast.Name) -> ast.expr:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,7 +69,8 @@ def query(site: Site, pattern: str, period: str | None, start: Moment, end: Mome
     ticks = length_ns // site.plant.period_ns
     if view is None or mark is None or ticks not in mark.periods:
         raise QueryError("no aggregates yet: they are computed as readings are archived, by the next import or stream")
-    chosen = [name for name in site.plant.aggregates.tags if name == pattern or fnmatchcase(name, pattern)]
+    like = set(site.registry.like(pattern))
+    chosen = [name for name in site.plant.aggregates.tags if name in like]
     if not chosen:
         near = nearest(pattern, list(site.plant.aggregates.tags))
         hint = f" Did you mean {near!r}?" if near else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from penstock.data.plant import Plant
+from penstock.data.plants.editions import Editions
 from penstock.data.plants.plant_file import load_plant
 from penstock.errors import PlantError, SiteError
 from penstock.import_options import read_options
@@ -22,8 +23,16 @@ def check_place(place: Path) -> Plant:
         return _checked(place)
     if not (place / "plant.toml").exists():
         raise SiteError(f"{place}: holds no plant.toml; make a site with: penstock init {place}")
+    if not (place / "site.json").exists():
+        return fitting(place / "plant.toml", place)
+    with Editions(place).reading():
+        return fitting(place / "plant.toml", place)
+
+
+def fitting(file: Path, place: Path) -> Plant:
+    """The plant of a plant.toml that fits the site.toml in `place`. Raises PlantError with all mistakes."""
     settings = read_settings(place / "site.toml")
-    plant = _checked(place / "plant.toml")
+    plant = _checked(file)
     if mistakes := [*unmatched(plant.sources, settings, place), *unmatched_sinks(plant, settings, place)]:
         raise PlantError(mistakes)
     return plant

@@ -14,6 +14,7 @@ import typer
 
 from penstock import (
     __version__,
+    cli_apply,
     cli_bench,
     cli_gate,
     cli_live,
@@ -37,6 +38,7 @@ app = typer.Typer(
 
 for group in (
     cli_site,
+    cli_apply,
     cli_models,
     cli_views,
     cli_gate,

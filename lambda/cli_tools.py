@@ -23,6 +23,7 @@ def export(
     quality: Annotated[bool, typer.Option("--quality", help="The quality of each reading too, bad ones included.")] = (
         False
     ),
+    retired: Annotated[bool, typer.Option("--retired", help="Tags that plant.toml has no more, too.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -36,8 +37,9 @@ def export(
 
     with Site.open(site) as opened, Progress("export") as bar:
         answer = opened.export(
-            path, start=start, end=end, tags=tags, quality=quality, overwrite=overwrite, progress=bar
-        )
+            path, start=start, end=end, tags=tags, quality=quality, retired=retired, overwrite=overwrite,
+            progress=bar,
+        )  # fmt: skip
     show(answer, as_json)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +41,7 @@ def export(
     end: Moment,
     pattern: str,
     quality: bool,
+    retired: bool,
     overwrite: bool,
     progress: Progress | None,
     block_cells: int = BLOCK_CELLS,
@@ -51,16 +51,17 @@ def export(
         raise SiteError(f"{path}: is there already; choose another name, or let it be overwritten (--overwrite)")
     suffixes(path)  # a wrong ending is told before anything is read
     pipeline.archive_all(site.desk(), site.layout, progress)
-    names = [n for n in site.registry.names() if n in site.plant.tags and fnmatchcase(n, pattern)]
-    if not names:
-        raise QueryError(f"no tag is like {pattern!r}; see: penstock tags --site {site.folder}")
+    like = set(site.registry.like(pattern))
+    tags = [tag for tag in site.stored_tags(retired=retired) if tag.name in like]
+    if not tags:
+        raise QueryError(f"no tag is like {pattern!r}; see: penstock tags --site {site.folder}{_hint(site, pattern)}")
     begin, stop = site.span(start, end)
     grid = site.readings.grid
     first, last = (-(-(moment - grid.origin_ns) // grid.period_ns) for moment in (begin, stop))
     columns = Columns(
-        names=tuple(names),
-        units=tuple(site.plant.tags[name].unit for name in names),
-        double=np.array([site.plant.tags[name].dtype == "float64" for name in names], bool),
+        names=tuple(tag.name for tag in tags),
+        units=tuple(tag.unit for tag in tags),
+        double=np.array([tag.dtype == "float64" for tag in tags], bool),
         quality=quality,
         rows=last - first,
         period_ns=grid.period_ns,
@@ -70,7 +71,12 @@ def export(
         "start": str(pd.Timestamp(grid.time(first), tz="UTC")),
         "end": str(pd.Timestamp(grid.time(last), tz="UTC")),
     }
-    return {"exported": str(path), "tags": len(names), "readings": count, **times, "bytes": _size(path)}
+    return {"exported": str(path), "tags": len(tags), "readings": count, **times, "bytes": _size(path)}
+
+
+def _hint(site: Site, pattern: str) -> str:
+    """Where only retired tags are meant."""
+    return "; one that is retired is exported with --retired" if site.registry.like(pattern) else ""
 
 
 def _blocks(

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.data.models import ModelStore
-from penstock.data.plant import Plant
+from penstock.data.plant import Plant, Tag, usable_name
+from penstock.data.plants.editions import Editions
 from penstock.data.plants.templates import is_glob, matching
+from penstock.data.registry import Registry
 from penstock.data.windows import WindowSpec
 from penstock.errors import ModelError, ModelNotFound, nearest
 
@@ -54,10 +56,33 @@ def stored_like(store: ModelStore, wanted: Sequence[tuple[str, int | None]]) -> 
     return list(dict.fromkeys(found))
 
 
-def spec(plant: Plant, store: ModelStore, name: str) -> WindowSpec:
-    """How the windows of `name` are cut: as plant.toml says, else as its live version says, else its newest.
+def stored(plant: Plant, registry: Registry, editions: Editions, *, retired: bool) -> list[Tag]:
+    """The tags that have an id, in order of it; `retired`: also those that plant.toml has no more, as it last said."""
+    names = registry.names()
+    if not retired:
+        return [plant.tags[name] for name in names if name in plant.tags]
+    number = editions.newest()
+    was = editions.edition(number).tags() if number else {}
+    bare = (Tag(name=name, dtype=dtype) for name, dtype in zip(names, registry.dtypes(), strict=True))  # type: ignore[arg-type]
+    return [plant.tags.get(tag.name) or was.get(tag.name) or tag for tag in bare]
 
-    Raises ModelNotFound with the nearest known name.
+
+def spec(plant: Plant, store: ModelStore, name: str) -> WindowSpec:
+    """How the windows of `name` are cut: as its live version says, else as plant.toml does, else as its newest.
+
+    plant.toml may say otherwise since: that holds from the next version on. Raises ModelNotFound with the nearest
+    known name.
+    """
+    champion = store.champion(name) if usable_name(name) else None
+    if champion is not None:
+        return WindowSpec.from_json(store.card(name, champion)["spec"])
+    return planned(plant, store, name)
+
+
+def planned(plant: Plant, store: ModelStore, name: str) -> WindowSpec:
+    """How the windows of the next version of `name` are cut: as plant.toml says, else as its newest one says.
+
+    Raises ModelNotFound.
     """
     if name in plant.models:
         return WindowSpec.of(plant.models[name], plant)
@@ -67,5 +92,4 @@ def spec(plant: Plant, store: ModelStore, name: str) -> WindowSpec:
         near = nearest(name, known)
         hint = f"Did you mean {near!r}?" if near else f"This site has: {', '.join(known) or 'no models'}."
         raise ModelNotFound(f"{plant.name}: no model {name!r}. {hint}")
-    champion = store.champion(name)
-    return WindowSpec.from_json(store.card(name, champion or store.versions(name)[-1])["spec"])
+    return WindowSpec.from_json(store.card(name, store.versions(name)[-1])["spec"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import xarray as xr
 
-from penstock import inputs, pipeline
+from penstock import inputs, known, pipeline
 from penstock.aggregates import wanted_by
 from penstock.data.frame import Readings
 from penstock.data.importing import importers
@@ -49,15 +49,19 @@ def stream(
     metrics_port: int | None = None,
 ) -> dict[str, Any]:
     """`Site.stream`. Raises SourceError where there is nothing to stream."""
+
     # What is wrong with a source is told before Triton is started.
-    if source is not None:
-        sources: Sources = [(replay(site, source, options, rate, ticks, brisk), SourceClock())]
-    elif not (sources := live_sources(site)):
-        raise SourceError(
-            "nothing to stream: plant.toml has no live source; add a table [sources.NAME], "
-            "or name a file or a data set to replay, such as gas-turbine:2014"
-        )
-    return run(site, sources, _teller(site, ticks, progress, on_tick), metrics_port)
+    def sources() -> Sources:
+        if source is not None:
+            return [(replay(site, source, options, rate, ticks, brisk), SourceClock())]
+        if not (found := live_sources(site)):
+            raise SourceError(
+                "nothing to stream: plant.toml has no live source; add a table [sources.NAME], "
+                "or name a file or a data set to replay, such as gas-turbine:2014"
+            )
+        return found
+
+    return _run(site, sources, _teller(site, ticks, progress, on_tick), metrics_port)
 
 
 def run(
@@ -67,6 +71,25 @@ def run(
 
     Servers that somebody else runs are given what they lack, also those that come back meanwhile.
     """
+    return _run(site, lambda: sources, on_tick, metrics_port)
+
+
+def _run(
+    site: Site, sources: Callable[[], Sources], on_tick: Callable[[Spoken], None], metrics_port: int | None
+) -> dict[str, Any]:
+    """Again for each plant that is applied meanwhile, with `sources` made anew: the reports of all of them as one."""
+    total: dict[str, Any] = {}
+    while True:
+        report = _on_one_plant(site, sources(), on_tick, metrics_port)
+        total = together_of(total, report) if total else report
+        if not report["superseded"]:
+            return total
+        site.take_over()
+
+
+def _on_one_plant(
+    site: Site, sources: Sources, on_tick: Callable[[Spoken], None], metrics_port: int | None
+) -> dict[str, Any]:
     sinks = outlets(site)  # what is wrong with one is told before Triton is started
     endpoints = site.parts.endpoints()
     deploy_champions(site, endpoints)
@@ -97,14 +120,29 @@ def _stream(
         retention=site.retention(),
         tidy=tidying(site),
         aggregates=wanted_by(site),
-        expected=[site.spec(name) for name in site.model_names()],
+        expected=[known.planned(site.plant, site.models, name) for name in site.model_names()],
         on_tick=on_tick,
         metrics_port=site.settings.metrics.port if metrics_port is None else metrics_port,
         hatch=site.parts.hatch(),
         outlets=sinks,
         overload=overload_of(site),
         live={name: model.live for name, model in site.plant.models.items() if model.live.wanted},
+        plant=site.edition,
+        superseded=site.superseded,
     )
+
+
+SUMMED = (
+    "readings", "rejected", "quarantined", "late", "revised", "ticks", "predictions", "failed_requests",
+    "worker_restarts", "rereadings", "resubmitted", "repairs", "passed_ticks", "passed",
+)  # fmt: skip
+
+
+def together_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Two runs, one behind the other, as one report; how fast it was and how it ended is the later one's."""
+    first = before["first_prediction_ns"]
+    first = after["first_prediction_ns"] if first is None else first
+    return {**after, "first_prediction_ns": first, **{key: before[key] + after[key] for key in SUMMED}}
 
 
 def overload_of(site: Site) -> Overload:

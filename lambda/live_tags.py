@@ -7,7 +7,6 @@ journal has let go of nobody knows the source. Time is an argument; the caller w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,7 +48,7 @@ class LiveTags:
 
     def __init__(self, site: Site, pattern: str) -> None:
         """Raises QueryError where no tag is like `pattern`."""
-        names = [n for n in site.registry.names() if n == pattern or fnmatchcase(n, pattern)]
+        names = site.registry.like(pattern)
         if not names:
             raise QueryError(f"no tag is like {pattern!r}; see: penstock tags")
         self._site, self.names = site, names

@@ -241,13 +241,15 @@ def stream(
     outlets: Sequence[Outlet] = (),
     overload: Overload = ALL,
     live: Mapping[str, LiveSpec] | None = None,
+    plant: int = 0,
+    superseded: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Run the speed layer until its sources have ended or it is told to stop; its report as a dict.
 
     `layout`, `ids`: as registered now; a model may come whose tags were registered while the stream ran.
     `metrics_port`: of this machine alone, where the metrics of pool and stream are served meanwhile. Raises
     ServingError when it cannot be had. `outlets`: of the sinks. `live`: of the models
-    beside whose predictions something is said.
+    beside whose predictions something is said. `plant`: its number; it stops where `superseded` says so.
     """
     with Pool(endpoints) as pool:
         setup = Setup(
@@ -270,6 +272,8 @@ def stream(
             outlets=outlets,
             overload=overload,
             live=live or {},
+            plant=plant,
+            superseded=superseded,
         )
         service = Service(setup)
         told = StreamMetrics(lambda: service.told, time.time_ns)

@@ -11,6 +11,7 @@ something needs them; they end with `close`, or with the `with` block.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +24,7 @@ import xarray as xr
 from penstock import (
     aggregates,
     answers,
+    applying,
     deploying,
     drift,
     explain,
@@ -47,8 +49,10 @@ from penstock.data.grid import Grid
 from penstock.data.journal import Journal
 from penstock.data.layout import Layout
 from penstock.data.models import Artifact, ModelStore
-from penstock.data.plant import Plant
+from penstock.data.plant import Plant, Tag
+from penstock.data.plants.change import Change
 from penstock.data.plants.datasets import plant_path
+from penstock.data.plants.editions import Editions
 from penstock.data.plants.named_files import named_files
 from penstock.data.plants.plant_file import load_plant
 from penstock.data.plants.simulated import simulated_plant
@@ -83,12 +87,9 @@ class Site:
                 f"{folder}: is no site (it has no site.json); name one with --site, or make one: penstock init {new}"
             )
         folder = self.folder = folder.resolve()  # workers of another cluster have another working folder
-        opened = open_settings(folder)
-        self.settings, self._shards = opened.settings, opened.shards
-        self.plant: Plant = load_plant(folder / "plant.toml")
         self.registry = Registry.open(folder / "tags.sqlite")
-        self.registry.register([tag for tag in self.plant.tags.values() if tag.expr is None])
-        self._layout = self._laid_out()
+        self.editions = Editions(folder)
+        self.take_over()
         self.journal = Journal.open(folder / "journal", segment_bytes=self.settings.journal.segment_mb << 20)
         self.readings = _archive(folder / "archive", Grid(period_ns=self.plant.period_ns))
         self.models = ModelStore(folder / "models")
@@ -112,11 +113,54 @@ class Site:
         """
         if (simulated := station_of(str(plant))) is not None:
             create(Path(folder), simulated_plant(simulated[0]), created=_now(), site_text=site_text)
-            return cls(Path(folder))
+            return cls._begun(Path(folder))
         source = Path(plant) if Path(plant).is_file() else plant_path(str(plant))
         files = named_files(source, load_plant(source))
         create(Path(folder), source.read_text("utf-8"), created=_now(), site_text=site_text, files=files)
-        return cls(Path(folder))
+        return cls._begun(Path(folder))
+
+    @classmethod
+    def _begun(cls, folder: Path) -> Site:
+        site = cls(folder)
+        applying.begin(site)
+        site.edition = site.editions.newest()
+        return site
+
+    def take_over(self) -> None:
+        """Go on with plant.toml and site.toml as they are now. Raises PlantError, SiteError."""
+        opened = open_settings(self.folder)
+        self.settings, self._shards = opened.settings, opened.shards
+        with self.editions.reading() as number:
+            self.plant: Plant = load_plant(self.folder / "plant.toml")
+            self.registry.register([tag for tag in self.plant.tags.values() if tag.expr is None])
+        self.edition = number
+        """Number of the plant, see `Editions`."""
+        self._layout = self._laid_out()
+
+    def superseded(self) -> bool:
+        """Whether another plant was applied since this one was read."""
+        return self.editions.newest() != self.edition
+
+    def apply(
+        self,
+        plant: str | Path | None = None,
+        *,
+        dry_run: bool = False,
+        agreed: Callable[[Sequence[Change]], bool] = lambda changes: True,
+        why: str = "",
+        wait_s: float = applying.WAIT_S,
+    ) -> dict[str, Any]:
+        """Change the plant to the plant.toml at `plant`, None: the site's own, edited since the newest apply.
+
+        What runs on the site goes over to it; `wait_s`: how long that is waited for. `agreed` is asked before anything
+        is done; not where a change is refused: then nothing is done. Raises PlantError where the file has mistakes.
+        """
+        source = None if plant is None else Path(plant)
+        return applying.apply(self, source, dry_run=dry_run, agreed=agreed, why=why, wait_s=wait_s)
+
+    def stored_tags(self, *, retired: bool = False) -> list[Tag]:
+        """The tags that have an id, in order of it; with those that plant.toml has no more, if asked for."""
+        return known.stored(self.plant, self.registry, self.editions, retired=retired)
 
     def __enter__(self) -> Self:
         return self
@@ -140,12 +184,11 @@ class Site:
         """
         return loading.load(self, source, progress, options)
 
-    def archive(self, start: Moment = None, end: Moment = None) -> xr.Dataset:
-        """All stored readings, lazily: `value`, `quality`, `offset` over time and tag."""
+    def archive(self, start: Moment = None, end: Moment = None, *, retired: bool = False) -> xr.Dataset:
+        """All stored readings, lazily: `value`, `quality`, `offset` over time and tag; of retired tags if asked for."""
         begin, stop = self.span(start, end)
         refuse_pruned(self, stop, QueryError)
-        names = self.registry.names()
-        tags = [self.plant.tags[name] for name in names if name in self.plant.tags]
+        tags = self.stored_tags(retired=retired)
         ids = self.registry.ids([tag.name for tag in tags])
         return self.readings.dataset(tags, ids, start=begin, end=stop)
 
@@ -157,17 +200,19 @@ class Site:
         end: Moment = None,
         tags: str = "*",
         quality: bool = False,
+        retired: bool = False,
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Write stored readings of tags like `tags` to a .csv, .parquet or .zarr, whole or not at all.
 
-        Without `quality` bad readings are left out; with it every one goes out beside its quality.
+        Without `quality` bad readings are left out; with it every one goes out beside its quality. `retired`: also of
+        tags that plant.toml has no more.
         Raises SiteError where `path` is there already or cannot be written, QueryError for an empty choice.
         """
         return export(
-            self, Path(path), start=start, end=end, pattern=tags, quality=quality, overwrite=overwrite,
-            progress=progress,
+            self, Path(path), start=start, end=end, pattern=tags, quality=quality, retired=retired,
+            overwrite=overwrite, progress=progress,
         )  # fmt: skip
 
     # Models
@@ -295,7 +340,7 @@ class Site:
         return self.models.load(name, versions[-1] if version is None else version)
 
     def spec(self, name: str) -> WindowSpec:
-        """How a model's windows are cut: as plant.toml says, else as its live version does. Raises ModelNotFound."""
+        """How a model's windows are cut: as its live version says, else as plant.toml does. Raises ModelNotFound."""
         return known.spec(self.plant, self.models, name)
 
     def model_names(self) -> list[str]:

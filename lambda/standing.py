@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +38,7 @@ STALE_S = 10.0
 
 def newest(site: Site, pattern: str) -> list[dict[str, Any]]:
     """Newest reading within the last LOOK_BACK ticks of each stored tag whose name is, or is like, `pattern`."""
-    names = [name for name in site.registry.names() if name == pattern or fnmatchcase(name, pattern)]
+    names = site.registry.like(pattern)
     ids = site.registry.ids(names)
     desk = site.desk()
     last = desk.newest()

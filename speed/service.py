@@ -89,6 +89,7 @@ class Service:
         self._scorer = Scorer(setup.scoring, self._view, self._overload, self._beside)
         self._stop = asyncio.Event()
         self._stopped_at: float | None = None
+        self._superseded = False
         self._counts = _Counts()
         self._rate = Rate(period_s=setup.grid.period_ns / 1e9)
         self._closes = Closes()
@@ -110,7 +111,14 @@ class Service:
 
     def stop(self) -> None:
         """Stop reading; what is closed is still said and archived, then `run` returns."""
+        self._superseded = False  # who was told to stop does not begin again
         self._stop.set()
+
+    def _give_way(self) -> None:
+        """Stop likewise, where another plant holds by now."""
+        if not self._stop.is_set() and self._setup.superseded():
+            self._superseded = True
+            self._stop.set()
 
     async def run(self, *, signals: bool = True) -> Report:
         """Until every source has ended and all of it is said and archived, or until stopped.
@@ -175,6 +183,7 @@ class Service:
             said_ms=self._closes.delays.told(),
             passed_ticks=counts.passed_ticks,
             passed=counts.passed,
+            superseded=self._superseded,
         )
 
     # Into the journal
@@ -319,6 +328,7 @@ class Service:
             await asyncio.sleep(min(STATUS_S, self._setup.commit_every_s))
             self._note_workers(client)
             await asyncio.to_thread(self._write_status)
+            self._give_way()
 
     def _note_workers(self, client: Client) -> None:
         self._workers |= set(client.scheduler_info(n_workers=-1)["workers"])
@@ -348,6 +358,7 @@ class Service:
             repaired=counts.repaired,
             repaired_ns=counts.repaired_ns,
             beside=self._beside.told() if self._beside else {},
+            plant=self._setup.plant,
             report=self.report(),
         )
         write_status(self._setup.site / "speed", status)

@@ -65,5 +65,9 @@ class Setup:
     """What happens when scoring cannot keep up with live sources; a replay of files is held back in any case."""
     live: Mapping[str, LiveSpec] = field(default_factory=dict)
     """Of the models beside whose predictions something is said: corrections, intervals."""
+    plant: int = 0
+    """Number of the plant that all of this was made from, for the status."""
+    superseded: Callable[[], bool] = lambda: False
+    """Asked about once a second: whether another plant holds by now, so that it is to stop."""
     on_tick: Callable[[Spoken], None] = lambda spoken: None
     """Told of each tick after it is durable; must not raise."""

@@ -56,6 +56,8 @@ class Report:
     """Ticks said that some model was not asked for, since scoring was behind."""
     passed: int = 0
     """Predictions withheld for that: reason OVERLOAD."""
+    superseded: bool = False
+    """It stopped because another plant was applied, and is to begin again with that."""
 
 
 class SourceTold(LinkTold):
@@ -112,6 +114,8 @@ class Status:
     repaired_ns: int | None = None
     beside: Mapping[str, Mapping[str, BesideTold]] = field(default_factory=dict)
     """By model and target: corrections and intervals, and how well they hold."""
+    plant: int = 0
+    """Number of the plant that it runs on; 0: none was ever applied."""
     report: Report
     """The run so far."""
 

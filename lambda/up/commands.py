@@ -14,6 +14,8 @@ from typing import Any
 
 from penstock import inputs
 from penstock.check import check_place
+from penstock.data.plant import Plant
+from penstock.data.plants.editions import Editions
 from penstock.data.plants.plant_file import load_plant
 from penstock.errors import SiteError, Unavailable
 from penstock.settings import open_settings
@@ -52,7 +54,7 @@ def checked(folder: Path, replay: Mapping[str, Any] | None) -> Path:
 
 def streamed(folder: Path, replay: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """What the stream part is to read: the replay, else the live sources of plant.toml; None: there is nothing."""
-    if replay is None and load_plant(folder / "plant.toml").sources:
+    if replay is None and plant_of(folder).sources:
         return {"source": None, "rate": None, "ticks": None, "options": {}}
     return replay
 
@@ -61,17 +63,31 @@ def plans(folder: Path, replay: Mapping[str, Any] | None, port: int) -> list[Pla
     """The parts of a site, in the order in which they end; what site.toml names by address is none of them."""
     replay = streamed(folder, replay)
     settings, site = open_settings(folder).settings, str(folder)
-    found = [Plan(name="page", order={"site": site, "port": port}, stop_s=15.0)]
+    found = [Plan(name="page", order={"site": site, "port": port}, stop_s=15.0, anew=True)]
     if settings.dask.scheduler is None:
         found.append(Plan(name="dask", order={"site": site, "workers": settings.dask.workers}))
     if not settings.triton.endpoints:
         found.append(Plan(name="triton", order={"site": site}, stop_s=TRITON_STOP_S))
     needs = tuple(plan.name for plan in found if plan.name != "page")
-    if any(model.retrain.cron or model.view.cron for model in load_plant(folder / "plant.toml").models.values()):
-        found = [Plan(name="schedule", order={"site": site}, needs=needs, stop_s=SCHEDULE_STOP_S), *found]
+    if any(model.retrain.cron or model.view.cron for model in plant_of(folder).models.values()):
+        found = [Plan(name="schedule", order={"site": site}, needs=needs, stop_s=SCHEDULE_STOP_S, anew=True), *found]
     if replay is None:
         return found
     return [Plan(name="stream", order={"site": site, **replay}, needs=needs, stop_s=STREAM_STOP_S), *found]
+
+
+def plant_of(folder: Path) -> Plant:
+    """The plant of the site in `folder`, whoever applies another one meanwhile. Raises PlantError, SiteError."""
+    with Editions(folder).reading():
+        return load_plant(folder / "plant.toml")
+
+
+def supervised(folder: Path, replay: Mapping[str, Any] | None, port: int, told: Told) -> Supervisor:
+    """The supervisor of a site, which goes over to whatever plant is applied."""
+    return Supervisor(
+        folder, plans(folder, replay, port), told=told, plant=Editions(folder).newest,
+        planned=lambda: plans(folder, replay, port),
+    )  # fmt: skip
 
 
 def foreground(
@@ -85,7 +101,7 @@ def foreground(
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        Supervisor(folder, plans(folder, replay, port), told=told).run(stop, ready)
+        supervised(folder, replay, port, told).run(stop, ready)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -99,8 +115,7 @@ def background(order: Mapping[str, Any], child: Child) -> None:
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S%z')} {line(part)}", flush=True)
 
     folder = Path(order["site"])
-    supervisor = Supervisor(folder, plans(folder, order["replay"], order["port"]), told=told)
-    supervisor.run(child.stop, lambda record: child.say(up=None))
+    supervised(folder, order["replay"], order["port"], told).run(child.stop, lambda record: child.say(up=None))
 
 
 def detach(folder: Path, replay: Mapping[str, Any] | None, port: int) -> Record:

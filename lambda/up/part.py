@@ -34,6 +34,8 @@ class Plan:
     stop_s: float = 30.0
     """What it gets to end in order."""
     command: tuple[str, ...] = COMMAND
+    anew: bool = False
+    """Starts anew when another plant was applied: it does not look for one itself."""
 
 
 class Part:
@@ -55,6 +57,25 @@ class Part:
         self._since = 0.0
         """Monotonic seconds: when the process was started, or asked to end because a need has moved."""
         self._moving, self._done, self._why = False, False, ""
+        self._leaving = False
+
+    def leave(self, now: float) -> None:
+        """It is wanted no more: ends in order, while others go on; `gone` says when."""
+        self._leaving = True
+        if self._process is not None:
+            self._moving, self._since = True, now
+            self._process.ask()
+        else:
+            self._tell(state=State.STOPPED)
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was told to leave and has."""
+        return self._leaving and self._process is None
+
+    def runs_with(self, needs: Mapping[str, str]) -> bool:
+        """Whether it is up with these addresses, or has ended with its work."""
+        return self.told.state is State.ENDED or (self.told.state is State.UP and self._given == needs)
 
     def look(self, now: float, now_ns: int, needs: Mapping[str, str] | None) -> None:
         """Hear the process and do what is due; `needs`: addresses by name, None while not all are up."""
@@ -66,6 +87,8 @@ class Part:
             else:
                 self._process.close()
                 self._ended(self._process, code, now, now_ns)
+        elif self._leaving:
+            return
         elif self.told.state is State.RESTING and now >= self._course.not_before:
             self._tell(state=State.WAITING, again_ns=None, restarts=self.told.restarts + 1)
         elif self.told.state is State.WAITING and needs is not None:
@@ -119,6 +142,8 @@ class Part:
         if self._done and code == 0:
             self.been_up = True
             self._tell(state=State.ENDED, pid=None)
+        elif self._leaving:
+            self._tell(state=State.STOPPED, pid=None)
         elif self._moving:
             self._tell(state=State.WAITING, pid=None)
         else:

@@ -69,6 +69,8 @@ class Record:
     ready: bool
     """All parts have been up (or ended with their work) once."""
     parts: tuple[PartRecord, ...]
+    plant: int = 0
+    """Number of the plant that all parts have gone over to."""
 
     def part(self, name: str) -> PartRecord | None:
         """The part of that name, None where this supervisor has none."""

@@ -344,3 +344,38 @@ def test_reasons_are_short() -> None:
     assert reason(-9, "whatever") == "killed by signal 9"
     assert reason(1, "penstock: no") == "exit code 1: penstock: no"
     assert json.dumps(reason(1, ""))
+
+
+def test_parts_come_go_and_start_anew_with_the_plant(script: Path, tmp_path: Path) -> None:
+    """1. Plant 1 has a page and a schedule. 2. Plant 2 has a stream and no schedule. 3. The record says who is over."""
+    number = [1]
+    page = replace(plan(script, "page", ("dask",)), anew=True)
+    of = {
+        1: [plan(script, "schedule"), page, plan(script, "dask")],
+        2: [plan(script, "stream"), page, plan(script, "dask")],
+    }
+    stop, up = threading.Event(), threading.Event()
+    supervisor = Supervisor(
+        tmp_path, of[1], told=lambda part: None, plant=lambda: number[0], planned=lambda: of[number[0]]
+    )
+    thread = threading.Thread(target=supervisor.run, args=(stop, lambda told: up.set()))
+    thread.start()
+    try:
+        assert up.wait(DEADLINE_S)
+        found = record.read(tmp_path)
+        assert found is not None
+        assert found.plant == 1
+        number[0] = 2
+        until(lambda: (record.read(tmp_path) or found).plant == 2, "all have gone over")
+        found = record.read(tmp_path)
+        assert found is not None
+        assert [part.name for part in found.parts] == ["stream", "page", "dask"]
+        assert {(part.state, part.restarts) for part in found.parts} == {(State.UP, 0)}
+    finally:
+        stop.set()
+        thread.join(DEADLINE_S)
+    lines = [line.split()[:2] for line in trace(script)]
+    assert lines.count(["start", "page"]) == 2, "it does not look for a new plant itself"
+    assert lines.count(["start", "dask"]) == lines.count(["start", "schedule"]) == 1
+    assert ["end", "schedule"] in lines
+    assert '"plant": "2"' in next(line for line in reversed(trace(script)) if line.startswith("start page"))
