@@ -15,8 +15,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from penstock.beside import with_beside
+from penstock.by_version import by, said_by
 from penstock.data.archive import Archive, Head
 from penstock.data.block import FILLED, Block, Flag
+from penstock.data.challengers import challenger_of
 from penstock.data.derived import derive
 from penstock.data.early import newest_of, parted
 from penstock.data.grid import Cells, Grid
@@ -79,9 +81,12 @@ class Desk:
 
 
 def query(
-    desk: Desk, model: str, spec: WindowSpec, first: int, last: int, *, strict: bool, live: LiveSpec = NOTHING
-) -> xr.Dataset:
+    desk: Desk, model: str, spec: WindowSpec, first: int, last: int, *, strict: bool, live: LiveSpec = NOTHING,
+    version: int | None = None,
+) -> xr.Dataset:  # fmt: skip
     """The merged answer of `model` for predicted times first..last-1 (ticks); `live`: what it asks for beside.
+
+    `version`: only what that one said, also as a challenger; None: what the model did.
 
     Raises Gap with `strict` where a hole is.
     """
@@ -92,7 +97,9 @@ def query(
     seam = view.seam if view is not None else None
     seam = first - spec.horizon if seam is None else seam
     ends = (int(made[0]), int(made[-1]) + 1) if len(made) else (first, first)
-    said = _said(desk, model, *ends)
+    said, recomputed = _said(desk, model, *ends), _recomputed(view, *ends, outputs)
+    if version is not None:
+        said, recomputed = said_by(said, _said(desk, challenger_of(model), *ends), version), by(recomputed, version)
     answer = merged(
         model=model,
         targets=spec.targets,
@@ -101,7 +108,7 @@ def query(
         wanted=made,
         horizon=spec.horizon,
         seam=seam,
-        batch=_recomputed(view, *ends, outputs),
+        batch=recomputed,
         speed=_live(desk, model, outputs, said),
         truth=_truth(desk, spec, first, last),
         strict=strict,

@@ -12,7 +12,17 @@ from typing import Annotated
 
 import typer
 
-from penstock import __version__, cli_bench, cli_gate, cli_live, cli_models, cli_replay, cli_site, cli_tools
+from penstock import (
+    __version__,
+    cli_bench,
+    cli_challengers,
+    cli_gate,
+    cli_live,
+    cli_models,
+    cli_replay,
+    cli_site,
+    cli_tools,
+)
 from penstock.errors import PenstockError, PlantError
 
 app = typer.Typer(
@@ -25,6 +35,7 @@ app = typer.Typer(
 
 for group in (cli_site, cli_models, cli_gate, cli_live, cli_replay, cli_tools, cli_bench):
     app.add_typer(group.app)
+app.add_typer(cli_challengers.app)
 
 INTERRUPTED = 130
 """Exit code that typer makes of Ctrl-C."""

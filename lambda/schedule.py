@@ -1,8 +1,8 @@
 """`penstock schedule`: plant.toml's cron expressions, kept by APScheduler; a retrain is a process of its own.
 
     plant.toml ─► turns (models of one expression) ─► APScheduler, one thread ─► penstock retrain ─► runs.sqlite
-                                                           ▲                                           │
-                                                           └───────────── what was missed ◄────────────┘
+                                                           ▲  └─ every LOOK_S ─► penstock challengers --judge
+                                                           └───────────── what was missed ◄──── runs.sqlite
 
 One at a time, as there is one thread. What fell into a time without a schedule is caught up once, at its start: the
 record of runs says when the models were retrained last. A process of its own, as a retrain may be killed at any
@@ -28,16 +28,20 @@ from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 
+from penstock.data.models import ModelStore
 from penstock.data.plant import Plant
 from penstock.data.plants.cron_text import parse_cron
 from penstock.data.runs import Run
-from penstock.errors import SiteError
-from penstock.retrain_codes import FAILED, TOO_FEW
+from penstock.errors import ModelError, SiteError
+from penstock.retrain_codes import BUSY, FAILED, TOO_FEW
 
 PAUSES_S = (60.0, 120.0, 240.0, 480.0, 960.0)
 """Before a retrain that could not be done is tried again; afterwards it waits for its next time."""
+LOOK_S = 600.0
+"""Between two looks at whether a challenger's time is over."""
 POLL_S = 0.2
 STOP_S = 30.0
+TRIALS = "trials"
 Told = Callable[[str], None]
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
@@ -48,15 +52,25 @@ class Turn:
 
     cron: str
     models: tuple[str, ...]
+    drift: bool = False
+    """Only those of them that have drifted."""
 
 
 def turns(plant: Plant) -> list[Turn]:
-    """In the order of plant.toml; models without a cron expression are in none."""
-    found: dict[str, list[str]] = {}
+    """In the order of plant.toml, by time and then on drift; models that ask for neither are in none."""
+    found: dict[tuple[str, bool], list[str]] = {}
     for name, model in plant.models.items():
         if model.retrain.cron is not None:
-            found.setdefault(model.retrain.cron, []).append(name)
-    return [Turn(cron=cron, models=tuple(models)) for cron, models in found.items()]
+            found.setdefault((model.retrain.cron, False), []).append(name)
+    for name, model in plant.models.items():
+        if model.retrain.drift is not None:
+            found.setdefault((model.retrain.drift.cron, True), []).append(name)
+    return [Turn(cron=cron, models=tuple(models), drift=drift) for (cron, drift), models in found.items()]
+
+
+def scheduled(plant: Plant) -> bool:
+    """Whether there is anything to keep a schedule for."""
+    return bool(turns(plant)) or any(model.retrain.live_ns for model in plant.models.values())
 
 
 def trigger_of(text: str, timezone: str) -> BaseTrigger:
@@ -85,8 +99,13 @@ def next_time(turn: Turn, timezone: str, after: datetime) -> datetime | None:
 def missed(turn: Turn, runs: Sequence[Run], timezone: str, now: datetime) -> bool:
     """Whether a time of the turn has passed since its models were last retrained together, or a run was interrupted.
 
-    `runs`: newest first. Models that were never retrained have missed nothing.
+    `runs`: newest first. Models that were never retrained have missed nothing. A look at drift that was missed is made
+    at its next time; a retrain that it began is gone on with.
     """
+    if turn.drift:
+        begun = (run for run in runs if run.kind == "retrain" and run.reasons and set(run.models) <= set(turn.models))
+        newest = next(begun, None)
+        return newest is not None and newest.ended is None
     last = next((run for run in runs if run.kind == "retrain" and set(turn.models) <= set(run.models)), None)
     if last is None:
         return False
@@ -97,25 +116,31 @@ def missed(turn: Turn, runs: Sequence[Run], timezone: str, now: datetime) -> boo
 
 
 def listing(wanted: Sequence[Turn], runs: Sequence[Run], timezone: str, now: str) -> list[dict[str, Any]]:
-    """What is due when: `cron`, `models`, `next` (UTC, ISO 8601; None: never), and whether a time was `missed`."""
+    """What is due when: `cron`, `models`, whether on `drift` alone, `next` (UTC, ISO 8601; None: never), and whether a
+    time was `missed`."""
     moment = datetime.fromisoformat(now)
     rows = []
     for turn in wanted:
         due = next_time(turn, timezone, moment)
         told = None if due is None else due.astimezone(UTC).isoformat()
         late = missed(turn, runs, timezone, moment)
-        rows.append({"cron": turn.cron, "models": list(turn.models), "next": told, "missed": late})
+        rows.append({"cron": turn.cron, "models": list(turn.models), "drift": turn.drift, "next": told, "missed": late})
     return rows
 
 
 class Schedule:
     """The turns of one site."""
 
-    def __init__(self, folder: Path, plant: Plant, *, pauses_s: Sequence[float] = PAUSES_S) -> None:
-        """Raises SiteError where no model has a cron expression."""
-        self.folder, self.plant, self.turns, self._pauses_s = folder, plant, turns(plant), pauses_s
-        if not self.turns:
-            raise SiteError(f"{folder}: no model of plant.toml has retrain.cron; there is nothing to schedule")
+    def __init__(
+        self, folder: Path, plant: Plant, *, pauses_s: Sequence[float] = PAUSES_S, look_s: float = LOOK_S
+    ) -> None:
+        """Raises SiteError where no model has a cron expression, looks at drift, or has its versions tried live."""
+        self.folder, self.plant, self.turns = folder, plant, turns(plant)
+        self._pauses_s, self._look_s = pauses_s, look_s
+        if not scheduled(plant):
+            raise SiteError(
+                f"{folder}: no model of plant.toml has retrain.cron, on_drift or live; there is nothing to schedule"
+            )
         self._stop = threading.Event()
         self._doing, self._trouble = "", ""
 
@@ -147,15 +172,17 @@ class Schedule:
         )
         for turn in self.turns:
             late = {"next_run_time": now} if missed(turn, runs, zone, now) else {}
-            scheduler.add_job(self._due, trigger_of(turn.cron, zone), (turn,), id=turn.cron, **late)
+            scheduler.add_job(self._due, trigger_of(turn.cron, zone), (turn,), id=f"{turn.cron} {turn.drift}", **late)
+        scheduler.add_job(self._look, "interval", seconds=self._look_s, id=TRIALS, next_run_time=now)
         scheduler.start()
         return scheduler
 
     def _due(self, turn: Turn) -> None:
         """One turn: until it is done, or has failed as often as there are pauses."""
         for pause in (*self._pauses_s, 0.0):
-            self._doing = f"retrains {', '.join(turn.models)}"
-            code, said = retrained(self.folder, turn.models, self._stop)
+            self._doing = f"{'looks for drift at' if turn.drift else 'retrains'} {', '.join(turn.models)}"
+            words = ["retrain", *turn.models, *(["--on-drift"] if turn.drift else [])]
+            code, said = carried_out(self.folder, words, self._stop)
             self._doing = self._trouble = ""
             if self._stop.is_set() or code in (0, TOO_FEW, FAILED):
                 return
@@ -163,17 +190,29 @@ class Schedule:
             if self._stop.wait(pause):
                 return
 
+    def _look(self) -> None:
+        """Judge challengers, where there are some; what could not be done is done at the next look."""
+        try:
+            if not ModelStore(self.folder / "models").challengers():
+                return
+        except ModelError as error:
+            self._trouble = f"; challengers: {error}"
+            return
+        code, said = carried_out(self.folder, ["challengers", "--judge"], self._stop)
+        self._trouble = "" if code in (0, BUSY) or self._stop.is_set() else f"; challengers could not be judged: {said}"
+
 
 def _waits(scheduler: BackgroundScheduler) -> str:
-    times = [job.next_run_time for job in scheduler.get_jobs() if job.next_run_time is not None]
+    jobs = (job for job in scheduler.get_jobs() if job.id != TRIALS)
+    times = [job.next_run_time for job in jobs if job.next_run_time is not None]
     return f"next at {min(times):%Y-%m-%d %H:%M:%S%z}" if times else "nothing is due any more"
 
 
-def retrained(folder: Path, models: Sequence[str], stop: threading.Event) -> tuple[int, str]:
-    """Run `penstock retrain` to its end, or until `stop`: then it is interrupted. Its exit code and last word."""
-    words = [sys.executable, "-m", "penstock", "retrain", *models, "--site", str(folder), "--json"]
+def carried_out(folder: Path, words: Sequence[str], stop: threading.Event) -> tuple[int, str]:
+    """Run a command to its end, or until `stop`: then it is interrupted. Its exit code and last word."""
+    command = [sys.executable, "-m", "penstock", *words, "--site", str(folder), "--json"]
     with tempfile.TemporaryFile("w+") as wrong:
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=wrong)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=wrong)
         while process.poll() is None:
             if stop.wait(POLL_S):
                 _end(process)

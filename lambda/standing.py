@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from penstock.beside_rows import beside_rows
+from penstock.challenger_rows import challenger_rows
+from penstock.challenging import wanted
 from penstock.data.frame import BAD, UNCERTAIN
 from penstock.data.grid import LATE, PRESENT, STATUS, Cells
 from penstock.data.history import cells_now
@@ -80,6 +82,7 @@ def status(site: Site) -> list[dict[str, str]]:
         *sinks,
         *beside_rows(stream, running),
         *drift_rows(site.folder, site.models.champions()),
+        *challenger_rows(site),
     ]
 
 
@@ -133,7 +136,7 @@ def next_for(never: list[str], trained: list[str]) -> str:
 
 def _triton(site: Site) -> dict[str, str]:
     if site.settings.triton.endpoints:
-        return external(heard(site.settings.triton.endpoints), len(site.models.champions()))
+        return external(heard(site.settings.triton.endpoints), len(wanted(site.models)))
     running = Triton.running(site.folder / "triton")
     if running is None:
         return _row("triton", "idle", "not running; starts with a stream or a deploy")

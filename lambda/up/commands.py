@@ -16,6 +16,7 @@ from penstock import inputs
 from penstock.check import check_place
 from penstock.data.plants.plant_file import load_plant
 from penstock.errors import SiteError, Unavailable
+from penstock.schedule import scheduled
 from penstock.settings import open_settings
 from penstock.up.child import Child
 from penstock.up.part import Plan
@@ -67,7 +68,7 @@ def plans(folder: Path, replay: Mapping[str, Any] | None, port: int) -> list[Pla
     if not settings.triton.endpoints:
         found.append(Plan(name="triton", order={"site": site}, stop_s=TRITON_STOP_S))
     needs = tuple(plan.name for plan in found if plan.name != "page")
-    if any(model.retrain.cron for model in load_plant(folder / "plant.toml").models.values()):
+    if scheduled(load_plant(folder / "plant.toml")):
         found = [Plan(name="schedule", order={"site": site}, needs=needs, stop_s=SCHEDULE_STOP_S), *found]
     if replay is None:
         return found
