@@ -39,6 +39,8 @@ PAUSES_S = (60.0, 120.0, 240.0, 480.0, 960.0)
 """Before a retrain that could not be done is tried again; afterwards it waits for its next time."""
 LOOK_S = 600.0
 """Between two looks at whether a challenger's time is over."""
+FIRST_LOOK_S = 5.0
+"""After a start: what was missed is begun before."""
 POLL_S = 0.2
 STOP_S = 30.0
 TRIALS = "trials"
@@ -173,7 +175,8 @@ class Schedule:
         for turn in self.turns:
             late = {"next_run_time": now} if missed(turn, runs, zone, now) else {}
             scheduler.add_job(self._due, trigger_of(turn.cron, zone), (turn,), id=f"{turn.cron} {turn.drift}", **late)
-        scheduler.add_job(self._look, "interval", seconds=self._look_s, id=TRIALS, next_run_time=now)
+        first = now + timedelta(seconds=min(self._look_s, FIRST_LOOK_S))
+        scheduler.add_job(self._look, "interval", seconds=self._look_s, id=TRIALS, next_run_time=first)
         scheduler.start()
         return scheduler
 

@@ -1,4 +1,4 @@
-"""A plant changes its ways: the schedule retrains, the new version is tried live, promoted, and rolled back under ticks.
+"""A plant changes its ways: the schedule retrains, the new version is tried live and promoted.
 
 readings  | valve drives flow (imported) | the other way round, live ........................................... |
 version 1 | trained ..... | judged first   answers ............................................ |
@@ -49,7 +49,7 @@ BEFORE, SINCE, LIVE = 16, 16, 3
 def readings(first_min: int, minutes: int, gain: float) -> pd.DataFrame:
     """Y is what A was a minute ago, `gain` times."""
     rng = np.random.default_rng(first_min)
-    a = np.tanh(rng.normal(size=minutes).cumsum() / 9) + 0.3 * rng.normal(size=minutes)
+    a = np.sin((first_min + np.arange(minutes)) / 15) + 0.3 * rng.normal(size=minutes)
     y = gain * np.roll(a, 1) + 0.05 * rng.normal(size=minutes)
     start = pd.Timestamp("2024-01-01", tz="UTC") + pd.Timedelta(first_min, "min")
     return pd.DataFrame({"time": pd.date_range(start, periods=minutes, freq="min"), "A": a, "Y": y})
@@ -116,8 +116,7 @@ def test_the_schedule_retrains_the_version_is_tried_live_and_promoted(site: Site
     tried = site.query("now", begin, end, version=2)
     assert set(tried["version"].to_numpy()) == {2}
     off = {v: float(np.abs(q["prediction"] - q["truth"]).mean()) for v, q in ((1, said), (2, tried))}
-    card = site.models.card("now", 2)
-    assert off[2] < 0.2 * off[1], (off, card["metrics"], card["gate"], card["trained"]["first"], card["trained"]["last"], site.readings.span())
+    assert off[2] < 0.2 * off[1]
     with closing(site.desk().speed()) as view:
         assert view.models() == ["now"]
     (entry,) = questions(site).sheet()

@@ -163,7 +163,13 @@ def test_what_was_missed_is_due_once() -> None:
     assert missed(turn, [], "UTC", after) is False, "never retrained: it waits for its time"
     rows = listing([turn], [RUN], "UTC", "2026-03-20T00:00:00+00:00")
     assert rows == [
-        {"cron": "0 3 * * SUN", "models": ["one", "three"], "next": "2026-03-22T03:00:00+00:00", "missed": True}
+        {
+            "cron": "0 3 * * SUN",
+            "models": ["one", "three"],
+            "drift": False,
+            "next": "2026-03-22T03:00:00+00:00",
+            "missed": True,
+        }
     ]
 
 
