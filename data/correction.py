@@ -95,7 +95,7 @@ class Correction:
     def push(
         self, at: Index, ticks: NDArray[np.int64], residuals: NDArray[np.float32], raw: NDArray[np.float32]
     ) -> None:
-        """Truth minus what was said raw, and that, [n] of the outputs `at`, each at most once, for truths of `ticks`."""
+        """Truth minus what was said raw, and that, [n] of the outputs `at`, each at most once, of `ticks`."""
         fading, mean = self._ways.fading[at], self._ways.mean[at]
         self.count[at] += 1
         self._fade(at[fading], residuals[fading])

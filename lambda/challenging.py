@@ -34,13 +34,16 @@ Told = Callable[[str, str], None]
 log = logging.getLogger(__name__)
 
 
-def challenge(site: Site, name: str, version: int | None = None, span: str | None = None, why: str = "") -> str:
+def challenge(
+    site: Site, name: str, version: int | None = None, span: str | None = None, why: str = "",
+    told: Told = lambda step, name: None,
+) -> str:  # fmt: skip
     """`Site.challenge`; name@version. Raises ModelError where it cannot be compared with the champion, RetrainBusy."""
     artifact, for_ns = site.artifact(name, version), None if span is None else _span_ns(span)
     model = site.plant.models.get(name)
     usual = None if model is None else model.retrain.live_ns
     with alone(site.runs.folder, now()):
-        begin(site, artifact, for_ns or usual or WEEK_NS, why)
+        begin(site, artifact, for_ns or usual or WEEK_NS, why, told)
     return f"{name}@{artifact.version}"
 
 

@@ -97,7 +97,7 @@ class Deployer:
 
         `token`: who deploys. While a deploy is under way the engine refuses everybody else's of that name, for two
         minutes also where its deployer was killed; one of the same token takes it over. None: nobody that was before.
-        `told` hears of each step that was done, and whose: written, published, loaded, left, settled; withdrawn.
+        `told` hears of each step that was done, and whose: written, published, loaded, left, finished; withdrawn.
         """
         addresses = (endpoints,) if isinstance(endpoints, str) else tuple(endpoints)
         self._pools = [Pool(a, deadline_s=CALL_S, in_flight=4) for a in addresses]
@@ -128,7 +128,7 @@ class Deployer:
             raise
         self._told("left", artifact.name)
         self._settle(change)
-        self._told("settled", artifact.name)
+        self._told("finished", artifact.name)
         return change.done
 
     def deploy_all(self, artifacts: Iterable[Deployable]) -> Iterator[Deployed | Refused]:

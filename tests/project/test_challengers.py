@@ -7,6 +7,10 @@ version 2                                  | retrained by the schedule, better |
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -22,8 +26,9 @@ from penstock.retraining import retrain
 from penstock.schedule import Schedule
 from penstock.serving.banner import sheet
 from penstock.serving.deploy import Deployer
+from penstock.serving.pool import Pool
 from penstock.site import Site
-from penstock.trials import trials
+from penstock.trials import end_due, trials
 
 PLANT = """
 [plant]
@@ -137,3 +142,117 @@ def test_the_schedule_retrains_the_version_is_tried_live_and_promoted(site: Site
     assert [row for row in site.status() if row["part"] == "challenger now"] == []
     # From the plant's change to the promotion: what the retrain trains and judges on, the trial, and a truth's delay.
     assert live["last"] - 60 * BEFORE == 60 * (SINCE + LIVE) + 1
+
+
+BEGIN = ("tried", "written", "published", "loaded", "left", "finished", "challenging")
+"""All that the beginning of a trial leaves: the card; Triton, step by step; the record."""
+PROMOTE = (
+    "live", "written", "published", "loaded", "left", "finished", "recorded", "withdrawn", "off", "promoted",
+)  # fmt: skip
+"""Its end: the card; the champion's deploy, step by step; the record; the challenger off Triton."""
+DISMISS = ("live", "dismissed", "withdrawn", "off")
+
+
+def test_every_step_of_a_trial_may_be_a_process_last(site: Site, triton) -> None:
+    """now@1, which was the champion, challenges now@2; the next call finishes what a killed one began."""
+    window = np.zeros((1, 4, 1), np.float32)
+    with Pool(triton.endpoint, deadline_s=10.0) as pool, Killed(site.folder) as killed:
+        for step in BEGIN:
+            killed.behind("begin", step)
+            assert (site.models.champion("now"), pool.predict("now", window).version) == (2, 2), step
+            assert site.models.challenger("now") == (1 if step == "challenging" else None), step
+        site.challenge("now", 1, span="1h")
+        assert pool.predict(challenger_of("now"), window).version == 1
+        with pytest.raises(ModelError, match="now@2: is live already"):
+            site.challenge("now", 2)
+        _say(site, better=1)
+        for number, step in enumerate(PROMOTE):
+            killed.behind("end", step)
+            assert site.models.champion("now") == (1 if number >= PROMOTE.index("recorded") else 2), step
+            assert pool.predict("now", window).version == (1 if number >= PROMOTE.index("loaded") else 2), step
+            if number >= PROMOTE.index("recorded"):
+                break
+        end_due(site)
+        assert moves(site)[3:] == [("challenge", None, 1), ("promote", 2, 1)]
+        assert [model.name for model in pool.models()] == ["now"], "the challenger's slot is free"
+
+        site.challenge("now", 2, span="1h")
+        _say(site, better=1)
+        for step in DISMISS:
+            killed.behind("end", step)
+            assert (site.models.champion("now"), pool.predict("now", window).version) == (1, 1), step
+            if step != "live":
+                break
+        end_due(site)
+        assert moves(site)[5:] == [("challenge", None, 2), ("dismiss", 2, None)]
+        assert [model.name for model in pool.models()] == ["now"]
+    with pytest.raises(ModelNotFound, match="now: has no challenger"):
+        site.dismiss("now")
+
+
+def _say(site: Site, *, better: int) -> None:
+    """A trial's hour as a stream would have said it: version `better` is near the truth, the other one is not."""
+    (trial,) = trials(site)
+    first, rows, rng = trial.since, trial.until - trial.since + 8, np.random.default_rng(trial.since)
+    minute = first - site.readings.grid.tick_of(pd.Timestamp("2024-01-01", tz="UTC").value)
+    table = readings(minute, rows, -2.0)
+    site.load(table)
+    versions = (trial.champion, trial.version)
+    with closing(SpeedView.open(site.folder / "views" / "speed.sqlite")) as view:
+        position = view.last_position()
+        for k, truth in enumerate(table["Y"]):
+            off = [rng.normal(0, 0.1 if v == better else 1.0) for v in versions]
+            view.write([
+                Spoken(
+                    tick=first + k, members=(("now", 1), (challenger_of("now"), 1)),
+                    values=(truth + np.array(off)).astype(np.float32), versions=np.array(versions, np.int32),
+                    reasons=np.zeros(2, np.uint8), filled=np.zeros(2, bool), hashes=np.zeros(2, np.uint64),
+                    position=position,
+                )
+            ])  # fmt: skip
+
+
+class Killed:
+    """A process that has all imports and starts others of itself, each of which does something and kills itself."""
+
+    def __init__(self, folder: Path) -> None:
+        words = [sys.executable, __file__, str(folder)]
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> Killed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=60)
+
+    def behind(self, what: str, step: str) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{what} {step}\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == f"{-signal.SIGKILL}\n", step
+
+
+def _breed(folder: str) -> None:
+    for line in sys.stdin:
+        pid = os.fork()
+        if not pid:
+            _die_behind(folder, *line.split())
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+def _die_behind(folder: str, what: str, last: str) -> None:
+    def told(step: str, name: str) -> None:
+        if step == last:
+            signal.raise_signal(signal.SIGKILL)
+
+    with Site.open(folder) as site:
+        if what == "begin":
+            challenge(site, "now", 1, "1h", told=told)
+        else:
+            end_due(site, told=told)
+
+
+if __name__ == "__main__":
+    _breed(*sys.argv[1:])
