@@ -5,8 +5,8 @@ a tick, and a model's numbers do not depend on its neighbours. State and arithme
 is known when, and what was said, is the caller's to find.
 
     mean, fading    e = mean of truth - raw
-    slope           truth = a + b raw by least squares over the same pairs (Mincer and Zarnowitz 1969, "The evaluation of
-                    economic forecasts"; as model output statistics: Glahn and Lowry 1972, J. Applied Meteorology 11):
+    slope           truth = a + b raw by least squares over the same pairs (Mincer and Zarnowitz 1969, "The evaluation
+                    of economic forecasts"; as model output statistics: Glahn and Lowry 1972, J. Appl. Meteorology 11):
                     e = mean(truth - raw) + s (raw - mean(raw)),  s = b - 1 = cov(truth - raw, raw) / var(raw)
 
 A line through too few pairs, or through pairs that lie too close together, is noise: then s is 0 and the mean remains.

@@ -14,12 +14,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from penstock.challenging import challenge
 from penstock.cluster import local_cluster
+from penstock.data.challengers import challenger_of
+from penstock.data.views.speed_view import SpeedView, Spoken
+from penstock.errors import ModelError, ModelNotFound
 from penstock.page import questions
 from penstock.promoting import audit
 from penstock.retraining import retrain
@@ -141,7 +146,8 @@ def test_the_schedule_retrains_the_version_is_tried_live_and_promoted(site: Site
     assert trials(site) == []
     assert [row for row in site.status() if row["part"] == "challenger now"] == []
     # From the plant's change to the promotion: what the retrain trains and judges on, the trial, and a truth's delay.
-    assert live["last"] - 60 * BEFORE == 60 * (SINCE + LIVE) + 1
+    changed = site.readings.span()[0] + 60 * BEFORE
+    assert live["last"] - changed == 60 * (SINCE + LIVE) + 1
 
 
 BEGIN = ("tried", "written", "published", "loaded", "left", "finished", "challenging")
