@@ -92,6 +92,7 @@ def retrain(
 def _trained(site: Site, run: Run, progress: pipeline.Progress | None, told: Told) -> Mapping[str, str]:
     """Train what the run has not; reason by model that could not be."""
     if all(name in run.done for name in run.models):
+        told("trained", "")
         return {}
     outcome = pipeline.train(
         site.parts.client(), site.desk(), site.plant, site.runs, run, home=site.folder, progress=progress,
