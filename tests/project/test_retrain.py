@@ -58,7 +58,7 @@ NOW = "2024-02-01T00:00:00+00:00"
 HOURS_1, HOURS_2 = 16, 16
 STEPS = (
     "begun", "stored", "trained", "judged", "noted", "written", "published", "loaded", "left", "finished", "recorded",
-    "promoted", "settled",
+    "settled",
 )  # fmt: skip
 """All that a retrain of one model leaves anywhere, in order: the run, the store, the run, the card, the run; Triton's
 slot, its list, its alias, the old slot free, the claim given back; the record, the run. Behind the last one only the
