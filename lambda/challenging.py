@@ -22,6 +22,7 @@ from penstock.data.window_spec import WindowSpec
 from penstock.errors import ModelError, ModelNotFound, ServingError
 from penstock.judging import alike
 from penstock.retrain_lock import alone, now
+from penstock.serving.deploy import Deployer
 
 if TYPE_CHECKING:
     from penstock.site import Site
@@ -98,7 +99,7 @@ def tidy(site: Site) -> None:
         return
     there = site.models.challengers()
     try:
-        with deploying.Deployer(site.parts.endpoints()) as deployer:
+        with Deployer(site.parts.endpoints()) as deployer:
             held = {model_of(name) for name in deployer.held() if is_challenger(name)}
         for name in held - there.keys():
             deploying.leave(site, name)
