@@ -101,7 +101,7 @@ class Adjuster:
         other = at[self.versions[at] != versions]
         self.correction.forget(other)
         self.versions[at] = versions
-        bias = np.where(self._corrects[at], self.correction.bias[at], np.nan).astype(np.float32)
+        bias = np.where(self._corrects[at], self.correction.at(at, values), np.nan).astype(np.float32)
         bias[np.isnan(values)] = np.nan
         best = np.where(self._corrects[at], values + bias, values)
         half = self.intervals.half[at].astype(np.float32)
@@ -128,7 +128,7 @@ class Adjuster:
         at, slot, y = at[known], slot[known], truths[known].astype(np.float64)
         raw, corrected, low, high = (part[at, slot] for part in self._said.parts)
         own = self._said.versions[at, slot] == self.versions[at]  # another version's error is not to be corrected
-        self.correction.push(at[own], ticks[known][own], (y - raw)[own].astype(np.float32))
+        self.correction.push(at[own], ticks[known][own], (y - raw)[own].astype(np.float32), raw[own])
         self.intervals.push(at, (y - corrected).astype(np.float32), (y >= low) & (y <= high), ~np.isnan(low))
 
     # Kept between two runs
@@ -150,6 +150,7 @@ class Adjuster:
         c, i = self.correction, self.intervals
         return {
             "versions": self.versions, "bias": c.bias, "count": c.count, "residuals": c.residuals, "ticks": c.ticks,
+            "slope": c.slope, "middle": c.middle, "low": c.low, "high": c.high, "raw": c.raw,
             "half": i.half, "missing": i.missing, "errors": i.errors, "came": i.count, "judged": i.judged,
             "inside": i.inside, "hits": i.hits,
         }  # fmt: skip

@@ -2,7 +2,8 @@
 
 Who moved which model from which version to which, when, on which state of the archive it was trained, and why. Rows
 are never changed or removed, which the table itself refuses; the champion is a fold over them, so the question
-"which version answered at that time" always has an answer, and log and truth cannot differ.
+"which version answered at that time" always has an answer, and log and truth cannot differ. So is the challenger,
+which is scored beside it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Literal, get_args
 
 from penstock.errors import ModelError
 
-Action = Literal["deploy", "promote", "rollback", "undeploy"]
+Action = Literal["deploy", "promote", "rollback", "undeploy", "challenge", "dismiss"]
+BESIDE = ("challenge", "dismiss")
+"""Moves of a challenger: they leave the champion where it is."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS deployments (
@@ -49,7 +52,7 @@ class Deployment:
     id: int
     name: str
     version: int
-    """Moved to; of an undeploy: the version that was taken off."""
+    """Moved to; of an undeploy or a dismissal: the version that was taken off."""
     action: Action
     who: str
     at: str
@@ -65,10 +68,24 @@ def answering(rows: Iterable[Deployment]) -> dict[str, int]:
     """Who answers after `rows`, by name. Undeploying a version that does not answer leaves the one that does."""
     found: dict[str, int] = {}
     for row in rows:
+        if row.action in BESIDE:
+            continue
         if row.action != "undeploy":
             found[row.name] = row.version
         elif found.get(row.name) == row.version:
             del found[row.name]
+    return found
+
+
+def challenging(rows: Iterable[Deployment]) -> dict[str, int]:
+    """Who is scored beside the champion after `rows`, by model. It ends where it answers itself, or the model does not
+    any more."""
+    found: dict[str, int] = {}
+    for row in rows:
+        if row.action == "challenge":
+            found[row.name] = row.version
+        elif row.action == "undeploy" or found.get(row.name) == row.version:
+            found.pop(row.name, None)
     return found
 
 
@@ -89,6 +106,8 @@ def line_of(rows: Iterable[Deployment]) -> list[int]:
     """The versions of one name that answered one after the other, up to the champion, as `previous` counts back."""
     line: list[int] = []
     for row in rows:
+        if row.action in BESIDE:
+            continue
         if row.action == "undeploy":
             if line and line[-1] == row.version:
                 line = []  # what answers from then on took over from nobody

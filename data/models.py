@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from penstock.data.artifact import CARD, Artifact, Draft, Golden, Kind, contents
-from penstock.data.deployments import Action, Deployment, Registry, answering
+from penstock.data.deployments import Action, Deployment, Registry, answering, challenging
 from penstock.data.durable import locked, sync_folder, write_durably
 from penstock.data.plant import MODEL_NAME, usable_name
 from penstock.errors import ModelError, ModelNotFound, nearest
@@ -180,6 +180,14 @@ class ModelStore:
     def champions(self) -> dict[str, int]:
         """The champion of every name that has one."""
         return self._registry.champions()
+
+    def challenger(self, name: str) -> int | None:
+        """The version that is scored beside the champion."""
+        return self.challengers().get(_checked(name))
+
+    def challengers(self) -> dict[str, int]:
+        """The challenger of every model that has one."""
+        return challenging(self._registry.history())
 
     def _versions(self, name: str) -> list[int]:
         home = self.folder / name

@@ -112,6 +112,20 @@ JUDGE_SHARE = 0.15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DriftSpec:
+    """What of a model's drift has it trained again. A sensor's fault never has."""
+
+    kinds: tuple[str, ...] = ("outside the trained range", "new regime", "slow ageing")
+    """Of `drift.Kind`."""
+    cron: str = "0 2 * * *"
+    """When the schedule looks, in the plant's time zone."""
+    over_ns: int = 30 * 24 * HOUR_NS
+    """The newest so much is looked at."""
+    pause_ns: int = 7 * 24 * HOUR_NS
+    """Not again so soon after the last retrain of any reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetrainSpec:
     """When and on what a model is trained again, and who decides what becomes of it."""
 
@@ -132,6 +146,10 @@ class RetrainSpec:
     warm: bool = False
     """Begin with the champion's weights and scaling, where its shape is the same."""
     promote: Literal["auto", "manual"] = "manual"
+    live_ns: int | None = None
+    """What passes the gate is scored beside the champion for so long, and judged again; None: it is not."""
+    drift: DriftSpec | None = None
+    """None: drift is told and has nothing trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +166,8 @@ class ViewSpec:
 class CorrectSpec:
     """How what a model says is corrected by the truths known since."""
 
-    by: Literal["bias", "ewm"]
-    """The mean residual of the truths of the last `over`, or one whose weights fade with it."""
+    by: Literal["bias", "ewm", "slope"]
+    """The mean residual of the truths of the last `over`, one whose weights fade with it, or a line through them."""
     over_ns: int
 
 

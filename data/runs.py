@@ -21,7 +21,8 @@ from penstock.errors import ModelError
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY, begun TEXT NOT NULL, key TEXT NOT NULL, models TEXT NOT NULL, start_ns INTEGER,
-    end_ns INTEGER, lstm TEXT NOT NULL, snapshot TEXT NOT NULL, ended TEXT, kind TEXT NOT NULL DEFAULT 'train'
+    end_ns INTEGER, lstm TEXT NOT NULL, snapshot TEXT NOT NULL, ended TEXT, kind TEXT NOT NULL DEFAULT 'train',
+    reasons TEXT NOT NULL DEFAULT '{}'
 );
 CREATE TABLE IF NOT EXISTS results (
     run TEXT NOT NULL, model TEXT NOT NULL, version INTEGER, error TEXT, at TEXT NOT NULL, verdict TEXT, outcome TEXT,
@@ -29,16 +30,17 @@ CREATE TABLE IF NOT EXISTS results (
 );
 """
 _LATER = {
-    "runs": {"kind": "TEXT NOT NULL DEFAULT 'train'"},
+    "runs": {"kind": "TEXT NOT NULL DEFAULT 'train'", "reasons": "TEXT NOT NULL DEFAULT '{}'"},
     "results": {"verdict": "TEXT", "outcome": "TEXT"},
 }
 """Columns that tables made by an older penstock have not."""
-_RUN = "id, begun, key, models, start_ns, end_ns, lstm, snapshot, ended, kind"
+_RUN = "id, begun, key, models, start_ns, end_ns, lstm, snapshot, ended, kind, reasons"
 _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 _WAIT_S = 30.0
 Kind = Literal["train", "retrain"]
-Outcome = Literal["promoted", "waiting", "kept", "refused"]
-"""Of a retrained version: it is live; it passed and waits for a person; the champion stays; Triton refused it."""
+Outcome = Literal["promoted", "waiting", "kept", "refused", "challenging"]
+"""Of a retrained version: it is live; it passed and waits for a person; the champion stays; Triton refused it; it is
+scored beside the champion, and judged later."""
 LONGEST_DAYS = 7
 """How long a run without a result keeps its state of the archive from being let go."""
 
@@ -71,6 +73,8 @@ class Run:
     """The gate's word by model that was retrained and judged."""
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     """What became of it."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why a model was trained again, where it was not simply time to: what was found to have drifted."""
 
 
 class Runs:
@@ -87,8 +91,8 @@ class Runs:
             db.execute("PRAGMA journal_mode = WAL")
             _prepare(db)
             db.execute(
-                f"INSERT INTO runs ({_RUN}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, ?)",
-                (*row, json.dumps(run.lstm, default=_plain), run.snapshot, run.kind),
+                f"INSERT INTO runs ({_RUN}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?)",
+                (*row, json.dumps(run.lstm, default=_plain), run.snapshot, run.kind, json.dumps(dict(run.reasons))),
             )
 
     def trained(self, run: str, model: str, version: int) -> None:
@@ -193,7 +197,7 @@ def _lacking(db: sqlite3.Connection) -> list[tuple[str, str]]:
 
 
 def _run(row: tuple[Any, ...], results: list[tuple[str, int | None, str | None, str | None, Outcome | None]]) -> Run:
-    run, begun, key, models, start_ns, end_ns, lstm, snapshot, ended, kind = row
+    run, begun, key, models, start_ns, end_ns, lstm, snapshot, ended, kind, reasons = row
     return Run(
         id=run,
         begun=begun,
@@ -209,4 +213,5 @@ def _run(row: tuple[Any, ...], results: list[tuple[str, int | None, str | None, 
         kind=kind,
         verdicts={model: verdict for model, *_, verdict, _ in results if verdict is not None},
         outcomes={model: outcome for model, *_, outcome in results if outcome is not None},
+        reasons=json.loads(reasons),
     )

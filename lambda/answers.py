@@ -15,8 +15,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from penstock.beside import with_beside
+from penstock.by_version import by, said_by
 from penstock.data.archive import Archive, Head
 from penstock.data.block import FILLED, Block, Flag
+from penstock.data.challengers import challenger_of
 from penstock.data.derived import derive
 from penstock.data.early import newest_of, parted
 from penstock.data.grid import Cells, Grid
@@ -81,9 +83,12 @@ class Desk:
 
 
 def query(
-    desk: Desk, model: str, spec: WindowSpec, first: int, last: int, *, strict: bool, live: LiveSpec = NOTHING
-) -> xr.Dataset:
+    desk: Desk, model: str, spec: WindowSpec, first: int, last: int, *, strict: bool, live: LiveSpec = NOTHING,
+    version: int | None = None,
+) -> xr.Dataset:  # fmt: skip
     """The merged answer of `model` for predicted times first..last-1 (ticks); `live`: what it asks for beside.
+
+    `version`: only what that one said, also as a challenger; None: what the model did.
 
     Raises Gap with `strict` where a hole is.
     """
@@ -95,8 +100,10 @@ def query(
     seam = first - spec.horizon if seam is None else seam
     ends = (int(made[0]), int(made[-1]) + 1) if len(made) else (first, first)
     asked, outputs_of = (spec.targets, spec.horizon), of_store(desk.store, model)
-    said = _said(desk, model, *ends)
-    said = None if said is None else fitted_said(said, asked, outputs_of)
+    said, batch = _said(desk, model, *ends, asked, outputs_of), recomputed(view, *ends, asked, outputs_of)
+    if version is not None:
+        beside = _said(desk, challenger_of(model), *ends, asked, outputs_of)
+        said, batch = said_by(said, beside, version), by(batch, version)
     answer = merged(
         model=model,
         targets=spec.targets,
@@ -105,7 +112,7 @@ def query(
         wanted=made,
         horizon=spec.horizon,
         seam=seam,
-        batch=recomputed(view, *ends, asked, outputs_of),
+        batch=batch,
         speed=_live(desk, model, outputs, said),
         truth=_truth(desk, spec, first, last),
         strict=strict,
@@ -190,15 +197,15 @@ def recomputed(view: BatchView | None, first: int, last: int, asked: Outputs, ou
     return fitted(view.read(first, last), asked, lambda version: said)
 
 
-def _said(desk: Desk, model: str, first: int, last: int) -> SaidRows | None:
-    """What the model said at ticks first..last-1; None where nothing was ever said."""
+def _said(
+    desk: Desk, model: str, first: int, last: int, asked: Outputs, outputs_of: OutputsOf
+) -> SaidRows | None:  # fmt: skip
+    """What the model said of `asked` at ticks first..last-1; None where nothing was ever said."""
     view = desk.speed()
     if view is None:
         return None
-    try:
-        return view.read(model, first, last)
-    finally:
-        view.close()
+    with closing(view):
+        return fitted_said(view.read(model, first, last), asked, outputs_of)
 
 
 def _live(desk: Desk, model: str, outputs: int, rows: SaidRows | None) -> Predictions:

@@ -24,7 +24,8 @@ def _what(one: Mapping[str, Any]) -> str:
     parts = []
     if one["correction"] is not None:
         known = f"{one['known']} truths" if one["known"] else "no truth yet"
-        parts.append(f"corrected by {one['correction']:+.4g} ({known} of this version)")
+        slope = f" and {one['slope']:+.2g} per unit" if one.get("slope") else ""
+        parts.append(f"corrected by {one['correction']:+.4g}{slope} ({known} of this version)")
     if one["share"] is not None:
         parts.append(f"{one['share']:.1%} interval: " + _coverage(one))
     return "; ".join(parts) or "chance of crossing the limit"

@@ -16,6 +16,7 @@ from penstock import (
     __version__,
     cli_apply,
     cli_bench,
+    cli_challengers,
     cli_gate,
     cli_live,
     cli_models,
@@ -48,6 +49,7 @@ for group in (
     cli_tools,
     cli_years,
     cli_bench,
+    cli_challengers,
 ):
     app.add_typer(group.app)
 

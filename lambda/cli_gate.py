@@ -22,6 +22,9 @@ def retrain(
     every: Annotated[bool, typer.Option("--all", help="All models of the plant.")] = False,
     site: SiteFolder = HERE,
     anew: Annotated[bool, typer.Option("--anew", help="Begin again instead of going on where one stopped.")] = False,
+    on_drift: Annotated[
+        bool, typer.Option("--on-drift", help="Only those whose drift plant.toml has retrained (retrain.on_drift).")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train models again as plant.toml says, hold them against the live ones, and promote what passed.
@@ -31,6 +34,7 @@ def retrain(
     or was refused by Triton; the other models are done.
     Example: penstock retrain --all --site turbine
     """
+    from penstock.drifting import drifted
     from penstock.gate_screen import retrain_table
     from penstock.known import trainable_like
     from penstock.retraining import now, retrain
@@ -41,9 +45,13 @@ def retrain(
         raise typer.BadParameter("give models, or --all")
     with Site.open(site) as opened:
         names = list(opened.plant.models) if every else trainable_like(opened.plant, models or [])
+        reasons = drifted(opened, names, now()) if on_drift else {}
+        if on_drift and not (names := list(reasons)):
+            print_answer({"run": None, "models": []}, as_json, retrain_table([]))
+            return
         try:
             with Progress("retrain") as bar:
-                done = retrain(opened, names, now=now(), anew=anew, progress=bar)
+                done = retrain(opened, names, now=now(), anew=anew, reasons=reasons, progress=bar)
         except RetrainBusy as busy:
             typer.echo(f"penstock: {busy}", err=True)
             raise typer.Exit(BUSY) from None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from penstock.site import Site
 
 BASELINES = ("persistence", "ridge")
-CHAMPION = "@champion"
+CHAMPION, CHALLENGER = "@champion", "@challenger"
 _STORED = re.compile(r"([^@]+)(?:@(\d+))?")
 
 
@@ -135,12 +135,19 @@ def _stored(site: Site, name: str, text: str) -> Artifact:
         if champion is None:
             raise ModelNotFound(f"{name}: is not live, so it has no {CHAMPION}; do: penstock deploy {name}")
         return site.artifact(name, champion)
+    if text == CHALLENGER:
+        challenger = site.models.challenger(name)
+        if challenger is None:
+            raise ModelNotFound(f"{name}: has no {CHALLENGER}; do: penstock challenge {name}")
+        return site.artifact(name, challenger)
     match = _STORED.fullmatch(text)
-    known = [*site.models.names(), *BASELINES, CHAMPION]
+    known = [*site.models.names(), *BASELINES, CHAMPION, CHALLENGER]
     if match is None or match[1] not in known:
         near = nearest(text, known)
         hint = f" Did you mean {near!r}?" if near else ""
-        raise QueryError(f"compare: {text!r}; allowed: NAME, NAME@VERSION, {CHAMPION}, {', '.join(BASELINES)}.{hint}")
+        raise QueryError(
+            f"compare: {text!r}; allowed: NAME, NAME@VERSION, {CHAMPION}, {CHALLENGER}, {', '.join(BASELINES)}.{hint}"
+        )
     return site.artifact(match[1], int(match[2]) if match[2] else None)
 
 

@@ -40,12 +40,35 @@ def retrain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def challengers_table(rows: Sequence[Mapping[str, Any]], timezone: str) -> Table:
+    """One row per challenger, times in the plant's zone."""
+    table = _table("model", "version", "beside", "since", "until", "rows", "so far")
+    for row in rows:
+        since, until = (_when(row[key], timezone) for key in ("since", "until"))
+        told = row["so_far"] if row["verdict"] is None else f"{row['verdict']}; {row['so_far']}"
+        table.add_row(
+            row["model"], str(row["version"]), str(row["champion"]), since, until, str(row["rows"]), Text(told)
+        )
+    table.caption = None if rows else "no version is scored beside another one"
+    return table
+
+
+def ended_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per trial that was judged."""
+    table = _table("model", "verdict", "outcome", "why")
+    for row in rows:
+        table.add_row(f"{row['model']}@{row['version']}", row["verdict"], row["outcome"], Text(row["why"]))
+    table.caption = None if rows else "no trial is over"
+    return table
+
+
 def schedule_table(rows: Sequence[Mapping[str, Any]], timezone: str) -> Table:
     """One row per cron expression, times in the plant's zone."""
     table = _table("cron", "what", "models", "next", "missed")
     for row in rows:
         due = "never" if row["next"] is None else _when(row["next"], timezone)
-        table.add_row(row["cron"], row["command"], ", ".join(row["models"]), due, "yes" if row["missed"] else "")
+        what = "on drift" if row["drift"] else row["command"]
+        table.add_row(row["cron"], what, ", ".join(row["models"]), due, "yes" if row["missed"] else "")
     return table
 
 
@@ -56,7 +79,7 @@ def runs_table(rows: Sequence[Mapping[str, Any]], timezone: str) -> Table:
         table.add_row(
             row["id"],
             _when(row["begun"], timezone),
-            row["kind"],
+            f"{row['kind']} (drift)" if row["reasons"] else row["kind"],
             f"{len(row['done'])} of {len(row['models'])}",
             _joined(row["verdicts"]),
             _joined(row["outcomes"]),

@@ -6,6 +6,7 @@ on and those that plant.toml leaves out. What follows from the answers is arithm
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from penstock.batch.gate import Judged, Rows, judge, too_few, unlike
 from penstock.batch.history import touches
 from penstock.batch.plan import judged_ticks
-from penstock.compare import Comparison, compare
+from penstock.compare import compare
 from penstock.data.models import Artifact
 from penstock.data.window_spec import WindowSpec
 from penstock.errors import QueryError
@@ -40,7 +41,7 @@ def judged(site: Site, artifact: Artifact, snapshot: str) -> dict[str, Any]:
 def _found(site: Site, artifact: Artifact, champion: int | None, span: tuple[int, int], snapshot: str) -> Judged:
     spec = WindowSpec.from_json(artifact.card["spec"])
     before = None if champion is None else site.models.load(artifact.name, champion)
-    if before is not None and not _alike(WindowSpec.from_json(before.card["spec"]), spec):
+    if before is not None and not alike(WindowSpec.from_json(before.card["spec"]), spec):
         return unlike(f"{before.name}@{before.version}")
     baselines = ["ridge", *(["persistence"] if any(f.past_target for f in spec.features) else [])]
     candidates: list[Artifact | str] = [artifact, *([] if before is None else [before]), *baselines]
@@ -49,7 +50,8 @@ def _found(site: Site, artifact: Artifact, champion: int | None, span: tuple[int
         found = compare(site, artifact.name, candidates, start, end, snapshot=snapshot)
     except QueryError:  # no row that everybody has
         return too_few(0)
-    at = _fair(site, spec, found, [a for a in (artifact, before) if a is not None])
+    since = found.times.astype("datetime64[ns]").astype(np.int64) - site.readings.grid.time(0)
+    at = fair(spec, since // spec.period_ns - spec.horizon, [a.card for a in (artifact, before) if a is not None])
     if not at.any():
         return too_few(0)
 
@@ -67,18 +69,17 @@ def _found(site: Site, artifact: Artifact, champion: int | None, span: tuple[int
     return judge(rows)
 
 
-def _alike(a: WindowSpec, b: WindowSpec) -> bool:
+def alike(a: WindowSpec, b: WindowSpec) -> bool:
+    """Whether two versions predict the same."""
     return (a.targets, a.horizon, a.period_ns) == (b.targets, b.horizon, b.period_ns)
 
 
-def _fair(site: Site, spec: WindowSpec, found: Comparison, judged: list[Artifact]) -> NDArray[np.bool_]:
-    """[n] rows that none of `judged` was trained on, and that plant.toml does not leave out."""
-    since = found.times.astype("datetime64[ns]").astype(np.int64) - site.readings.grid.time(0)
-    ticks = since // spec.period_ns - spec.horizon
-    fair = np.ones(len(ticks), np.bool_)
-    for artifact in judged:
-        trained = artifact.card["trained"]
+def fair(spec: WindowSpec, ticks: NDArray[np.int64], cards: Sequence[Mapping[str, Any]]) -> NDArray[np.bool_]:
+    """[n] the `ticks` that none of the versions was trained on, and that plant.toml did not leave out then."""
+    found = np.ones(len(ticks), np.bool_)
+    for card in cards:
+        trained = card["trained"]
         if "first" in trained:
-            fair &= (ticks < trained["first"]) | (ticks >= trained["last"])
-        fair &= ~touches(spec, ticks, [(begin, end) for begin, end in trained.get("left_out", ())])
-    return fair
+            found &= (ticks < trained["first"]) | (ticks >= trained["last"])
+        found &= ~touches(spec, ticks, [(begin, end) for begin, end in trained.get("left_out", ())])
+    return found

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import xarray as xr
 
-from penstock import inputs, known, pipeline
+from penstock import challenging, inputs, known, pipeline
 from penstock.aggregates import wanted_by
+from penstock.data.challengers import is_challenger
 from penstock.data.frame import Readings
 from penstock.data.importing import importers
 from penstock.data.views.speed_view import Spoken
-from penstock.errors import SourceError
+from penstock.data.window_spec import WindowSpec
+from penstock.errors import ModelError, SourceError
 from penstock.import_options import joined
 from penstock.loading import reading_options
 from penstock.serving.tending import begin, tended
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int | None, str], None]
 Sources = Sequence[tuple[Source, SourceClock]]
+
+log = logging.getLogger(__name__)
 
 
 def stream(
@@ -95,7 +101,7 @@ def _on_one_plant(
     deploy_champions(site, endpoints)
     ours = Triton.running(site.folder / "triton")  # watched by whoever started it
     others = [e for e in endpoints if ours is None or e != ours.endpoint]
-    with tended(others, site.models.champions, site.models.load):
+    with tended(others, partial(challenging.wanted, site.models), partial(challenging.load, site.models)):
         return _stream(site, endpoints, sources, sinks, on_tick, metrics_port)
 
 
@@ -120,7 +126,10 @@ def _stream(
         retention=site.retention(),
         tidy=tidying(site),
         aggregates=wanted_by(site),
-        expected=[known.planned(site.plant, site.models, name) for name in site.model_names()],
+        expected=[
+            *(known.planned(site.plant, site.models, name) for name in site.model_names()),
+            *_challengers(site),
+        ],
         on_tick=on_tick,
         metrics_port=site.settings.metrics.port if metrics_port is None else metrics_port,
         hatch=site.parts.hatch(),
@@ -151,13 +160,28 @@ def overload_of(site: Site) -> Overload:
     return Overload(policy=said.overload, behind_ticks=max(1, said.behind_ns // site.plant.period_ns))
 
 
-def deploy_champions(site: Site, endpoints: Sequence[str]) -> int:
-    """Make every endpoint that is there hold exactly the site's champions; how many these are.
+def _challengers(site: Site) -> list[WindowSpec]:
+    cards = (site.models.card(name, version) for name, version in site.models.challengers().items())
+    return [WindowSpec.from_json(card["spec"]) for card in cards]
 
-    Raises Refused, and ServingError when no endpoint is there.
+
+def deploy_champions(site: Site, endpoints: Sequence[str]) -> int:
+    """Make every endpoint that is there hold exactly the site's champions and challengers; how many champions.
+
+    A challenger that is refused, or whose files are gone, stays away: it never costs the champions their start. Raises
+    Refused, and ServingError when no endpoint is there.
     """
     champions = [site.models.load(name, version) for name, version in site.models.champions().items()]
-    begin(endpoints, champions)
+    try:
+        wanted = challenging.wanted(site.models)
+        begin(
+            endpoints, [*champions, *(challenging.load(site.models, n, wanted[n]) for n in wanted if is_challenger(n))]
+        )
+    except ModelError as error:
+        if not site.models.challengers():
+            raise
+        log.warning("goes on without challengers: %s", error)
+        begin(endpoints, champions)
     return len(champions)
 
 

@@ -6,6 +6,7 @@ Only files are read: the page runs beside a stream or alone, and starts no proce
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -128,7 +129,7 @@ def _standing(site: Site) -> Standing:
 def _sheet(
     site: Site, cards: dict[tuple[str, int], str], specs: dict[tuple[str, int | None], WindowSpec]
 ) -> list[Entry]:
-    champions, wanted = site.models.champions(), {}
+    champions, challengers, wanted = site.models.champions(), site.models.challengers(), {}
     for name in site.model_names():
         key = name, champions.get(name)
         if key not in specs:  # one takes 0.2 ms, and there may be hundreds at every tick
@@ -137,7 +138,10 @@ def _sheet(
     said = _rounds(site, {spec.every for spec in wanted.values()})
     places = {every: _places(row) for every, row in said.items()}
     return [
-        _entry(site, cards, choice, said[spec.every], places[spec.every].get(name), champions.get(name))
+        replace(
+            _entry(site, cards, choice, said[spec.every], places[spec.every].get(name), champions.get(name)),
+            challenger=challengers.get(name),
+        )
         for name, spec in wanted.items()
         for choice in _choices(name, spec)
     ]

@@ -112,6 +112,11 @@ class Parts:
         running = self._running()
         return () if running is None else (running.endpoint,)
 
+    def has_triton(self) -> bool:
+        """Whether `endpoints` would start none: servers of site.toml, this process', the site's or another's."""
+        there = self.settings.triton.endpoints or self._server is not None or record.alive(self.folder)
+        return bool(there) or self._running() is not None
+
     def triton(self) -> Triton | None:
         """The embedded server, where this process started one and it is up."""
         return self._server.started() if self._server is not None else None

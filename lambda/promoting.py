@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from penstock import deploying
-from penstock.data.deployments import Deployment, answering, previous
+from penstock.data.deployments import BESIDE, Deployment, answering, previous
 from penstock.errors import ModelError, ModelNotFound, Refused
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def promote(site: Site, name: str, version: int | None = None, why: str = "") ->
     """
     artifact = site.artifact(name, version)
     gate = artifact.card.get("gate")
-    if version is None and not (gate or {}).get("passed"):
+    if version is None and not _passed(gate or {}):
         raise Refused(
             f"{name}@{artifact.version}: {_judged(gate)}; to have it all the same: "
             f"penstock promote {name}@{artifact.version}"
@@ -47,25 +47,39 @@ def rollback(site: Site, name: str, why: str = "") -> dict[str, Any]:
 
 
 def audit(site: Site, name: str | None = None) -> list[dict[str, Any]]:
-    """Every move of every champion, or of one model's, oldest first; see `Deployment`. `from`, `to`: versions."""
+    """Every move of every champion and challenger, or of one model's, oldest first; see `Deployment`.
+
+    `from`, `to`: versions; a challenger comes from nowhere, and goes there.
+    """
     if name is not None:
         site.spec(name)  # a wrong name is told
     return [_told(row) for row in site.models.history(name)]
 
 
+def _passed(gate: Mapping[str, Any]) -> bool:
+    """By its live trial, where that came to an end, else by history."""
+    live = gate.get("live") or {}
+    return bool(gate.get("passed") if live.get("passed") is None else live["passed"])
+
+
 def _told(row: Deployment) -> dict[str, Any]:
+    off, beside = row.action in ("undeploy", "dismiss"), row.action in BESIDE
     return {
         "id": row.id,
         "at": row.at,
         "who": row.who,
         "action": row.action,
         "model": row.name,
-        "from": row.version if row.action == "undeploy" else row.before,
-        "to": None if row.action == "undeploy" else row.version,
+        "from": row.version if off else None if beside else row.before,
+        "to": None if off else row.version,
         "snapshot": row.snapshot,
         "why": row.why,
     }
 
 
 def _judged(gate: Mapping[str, Any] | None) -> str:
-    return "was not judged by the gate" if gate is None else f"the gate says: {gate['why']}"
+    live = (gate or {}).get("live") or {}
+    if live.get("verdict") is not None:
+        return f"live: {live['why']}"
+    why = (gate or {}).get("why")
+    return "was not judged by the gate" if why is None else f"the gate says: {why}"

@@ -1,6 +1,6 @@
 """`penstock retrain`: train again, judge, promote; one command that cron may call, and a kill may end anywhere.
 
-    lock ─► run ─► train what is not stored ─► judge what is not judged ─► promote what passed ─► the run has ended
+    lock ─► run ─► train what is not stored ─► judge what is not judged ─► promote, or try live, what passed ─► end
 
 Every step looks for what it would leave behind - the version in the store, the verdict in its card, the move in the
 record of deployments - before it does anything, so the next call goes on with an interrupted run and does nothing
@@ -9,33 +9,27 @@ twice. The champion answers all the while: only the promotion touches it, and th
 
 from __future__ import annotations
 
-import getpass
-import json
-import os
-import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock import deploying, known, pipeline
+from penstock import challenging, deploying, known, pipeline, trials
 from penstock.batch.plan import Wish
-from penstock.data.durable import locked
 from penstock.data.models import Artifact
 from penstock.data.runs import Outcome, Run
-from penstock.errors import ModelError, Refused, RetrainBusy
+from penstock.errors import ModelError, Refused
 from penstock.judging import judged
+from penstock.retrain_lock import LOCK, alone, now
 from penstock.runs import key_of, run_for
 
 if TYPE_CHECKING:
     from penstock.site import Site
 
-LOCK = "retrain.lock"
-"""In the folder `runs/`; who holds it stands in it."""
+__all__ = ["LOCK", "Result", "Retrained", "alone", "now", "retrain"]
+
 Told = Callable[[str, str], None]
-"""Hears what was just done, and for which model: stored, judged, promoted, settled; begun and ended for none."""
+"""Hears what was just done, and for which model: stored, trained, judged, noted, challenging, promoted, settled; begun
+and ended for none; and what a `Deployer` and `trials` tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +60,15 @@ def retrain(
     *,
     now: str,
     anew: bool = False,
+    reasons: Mapping[str, str] | None = None,
     progress: pipeline.Progress | None = None,
     told: Told = lambda step, name: None,
 ) -> Retrained:
     """Retrain, judge and, where plant.toml says ``promote = "auto"``, promote these models of plant.toml.
 
-    `now`: UTC, ISO 8601. `anew`: an interrupted run is given up. Raises RetrainBusy where another process is at it,
-    ModelNotFound, ModelError; ServingError where a promotion found no Triton: the next call goes on with it.
+    Challengers of them that have been scored for long enough are judged before. `now`: UTC, ISO 8601. `anew`: an
+    interrupted run is given up. `reasons`: by model, what it drifted to. Raises RetrainBusy where another process is at
+    it, ModelNotFound, ModelError; ServingError where a promotion found no Triton: the next call goes on with it.
     """
     names = list(dict.fromkeys(names))
     for name in names:
@@ -82,7 +78,10 @@ def retrain(
     key = key_of(site.plant, names, {"command": "retrain"})
     wish = Wish(models=names)
     with alone(site.runs.folder, now):
-        with run_for(site.runs, site.models, site.readings, wish, key=key, now=now, anew=anew, kind="retrain") as run:
+        trials.end_due(site, names, told)
+        with run_for(
+            site.runs, site.models, site.readings, wish, key=key, now=now, anew=anew, kind="retrain", reasons=reasons
+        ) as run:
             told("begun", "")
             failed = _trained(site, run, progress, told)
             results = tuple(_result(site, run, name, failed, told) for name in names)
@@ -90,44 +89,16 @@ def retrain(
     return Retrained(run=run.id, results=results)
 
 
-def now() -> str:
-    """UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-@contextmanager
-def alone(folder: Path, now: str) -> Iterator[None]:
-    """One retrain of a site at a time; a killed one lets go. Raises RetrainBusy, naming who is at it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
-    try:
-        with locked(path, deadline_s=0.0):
-            mine = {"pid": os.getpid(), "host": socket.gethostname(), "who": getpass.getuser(), "since": now}
-            path.write_text(json.dumps(mine))
-            yield
-            path.write_text("")
-    except TimeoutError:
-        raise RetrainBusy(f"{folder.parent}: is being retrained already, by {_holder(path)}; wait for it") from None
-
-
-def _holder(path: Path) -> str:
-    try:
-        held = json.loads(path.read_text())
-        return (
-            f"process {held['pid']} on {held['host']} ({held['who']}), since {held['since'][:19].replace('T', ' ')} UTC"
-        )
-    except (OSError, ValueError, KeyError):
-        return "a process that has just begun"
-
-
 def _trained(site: Site, run: Run, progress: pipeline.Progress | None, told: Told) -> Mapping[str, str]:
     """Train what the run has not; reason by model that could not be."""
     if all(name in run.done for name in run.models):
+        told("trained", "")
         return {}
     outcome = pipeline.train(
         site.parts.client(), site.desk(), site.plant, site.runs, run, home=site.folder, progress=progress,
         hatch=site.parts.hatch(), stored=lambda name: told("stored", name),
     )  # fmt: skip
+    told("trained", "")
     return outcome.failed
 
 
@@ -155,21 +126,42 @@ def _gate(site: Site, run: Run, artifact: Artifact, told: Told) -> Mapping[str, 
         site.models.note(artifact.name, artifact.version, "gate", gate)
         told("judged", artifact.name)
     site.runs.judged(run.id, artifact.name, gate["verdict"])
+    told("noted", artifact.name)
     return gate
 
 
 def _settled(site: Site, run: Run, artifact: Artifact, gate: Mapping[str, Any], told: Told) -> tuple[Outcome, str]:
-    """Promote it, where it passed and nobody is to be asked; what became of it, and why."""
-    why = str(gate["why"])
-    if any(row.version == artifact.version and row.action != "undeploy" for row in site.models.history(artifact.name)):
-        return "promoted", why  # before a kill, or by hand; who has rolled it back since meant it
+    """Promote it or try it live, where it passed; what became of it, and why."""
+    name, why, retrain = artifact.name, str(gate["why"]), site.plant.model(artifact.name).retrain
+    if (outcome := _already(site, artifact)) is not None:
+        return outcome, why
     if not gate["passed"]:
         return "kept", why
-    if site.plant.model(artifact.name).retrain.promote == "manual":
-        return "waiting", why
+    because = f"retrain {run.id}{_drifted(run, name)}: {why}"
     try:
-        deploying.one(site, artifact, "promote", f"retrain {run.id}: {why}", token=run.id)
+        if retrain.live_ns is not None and gate["verdict"] == "better":
+            if (other := site.models.challenger(name)) is not None:
+                return "waiting", f"{why}; not tried live, as {name}@{other} is"
+            challenging.begin(site, artifact, retrain.live_ns, because, told)
+            return "challenging", why
+        if retrain.promote == "manual":
+            return "waiting", why
+        deploying.one(site, artifact, "promote", because, token=run.id, told=told)
     except Refused as refused:
         return "refused", str(refused)
-    told("promoted", artifact.name)
+    told("promoted", name)
     return "promoted", why
+
+
+def _already(site: Site, artifact: Artifact) -> Outcome | None:
+    """What became of it before a kill, or by hand; who has rolled it back since meant it."""
+    moves = {row.action for row in site.models.history(artifact.name) if row.version == artifact.version}
+    if moves & {"deploy", "promote", "rollback"}:
+        return "promoted"
+    if site.models.challenger(artifact.name) == artifact.version:
+        return "challenging"
+    return "kept" if "dismiss" in moves else None
+
+
+def _drifted(run: Run, name: str) -> str:
+    return f" for drift ({run.reasons[name]})" if name in run.reasons else ""

@@ -47,6 +47,7 @@ def run_for(
     now: str,
     anew: bool = False,
     kind: Kind = "train",
+    reasons: Mapping[str, str] | None = None,
 ) -> Iterator[Run]:
     """The run to work on, held against other processes; ended only when the block ends well.
 
@@ -55,7 +56,7 @@ def run_for(
     with runs.held(key):
         before = runs.unfinished(key)
         going = None if before is None else _going_on(runs, store, archive, before, anew)
-        run = going or _begun(runs, archive, wish, key, now, kind)
+        run = going or _begun(runs, archive, wish, key, now, kind, reasons or {})
         if going is not None:
             done, of = len(going.done), len(going.models)
             when = run.begun[:16].replace("T", " ")
@@ -91,7 +92,9 @@ def _kept(archive: Archive, run: Run) -> bool:
     return True
 
 
-def _begun(runs: Runs, archive: Archive, wish: Wish, key: str, now: str, kind: Kind) -> Run:
+def _begun(
+    runs: Runs, archive: Archive, wish: Wish, key: str, now: str, kind: Kind, reasons: Mapping[str, str]
+) -> Run:  # fmt: skip
     stamp = "".join(letter for letter in now[:19] if letter not in "-:")
     run = Run(
         id=f"{stamp}-{secrets.token_hex(3)}",
@@ -103,6 +106,7 @@ def _begun(runs: Runs, archive: Archive, wish: Wish, key: str, now: str, kind: K
         lstm=dict(wish.lstm or {}),
         snapshot=archive.head().snapshot,
         kind=kind,
+        reasons=reasons,
     )
     runs.begin(run)
     return run

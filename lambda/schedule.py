@@ -1,7 +1,8 @@
 """`penstock schedule`: plant.toml's cron expressions, kept by APScheduler; a retrain is a process of its own.
 
     plant.toml ─► turns (models of one expression) ─► APScheduler, one thread ─► penstock retrain ───► runs.sqlite
-                                                           ▲                     penstock recompute ─► views/batch
+                                                           ▲  │                  penstock recompute ─► views/batch
+                                                           │  └─ every LOOK_S ─► penstock challengers --judge
                                                            └───────────── what was missed ◄────────────┘
 
 One at a time, as there is one thread. What fell into a time without a schedule is caught up once, at its start: the
@@ -33,13 +34,18 @@ from penstock.data.plant import Plant
 from penstock.data.plants.cron_text import parse_cron
 from penstock.data.runs import Run
 from penstock.data.views.batch_view import BatchView
-from penstock.errors import SiteError
-from penstock.retrain_codes import FAILED, TOO_FEW
+from penstock.errors import ModelError, SiteError
+from penstock.retrain_codes import BUSY, FAILED, TOO_FEW
 
 PAUSES_S = (60.0, 120.0, 240.0, 480.0, 960.0)
 """Before a retrain that could not be done is tried again; afterwards it waits for its next time."""
+LOOK_S = 600.0
+"""Between two looks at whether a challenger's time is over."""
+FIRST_LOOK_S = 5.0
+"""After a start: what was missed is begun before."""
 POLL_S = 0.2
 STOP_S = 30.0
+TRIALS = "trials"
 Told = Callable[[str], None]
 Command = Literal["retrain", "recompute"]
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -52,18 +58,37 @@ class Turn:
     cron: str
     models: tuple[str, ...]
     command: Command = "retrain"
+    drift: bool = False
+    """Only those of them that have drifted."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The command's, before the models."""
+        return (self.command, "--on-drift") if self.drift else (self.command,)
 
 
 def turns(plant: Plant) -> list[Turn]:
-    """In the order of plant.toml, retrains first; models without a cron expression are in none."""
-    found: dict[tuple[Command, str], list[str]] = {}
-    for name, model in plant.models.items():
-        if model.retrain.cron is not None:
-            found.setdefault(("retrain", model.retrain.cron), []).append(name)
-    for name, model in plant.models.items():
-        if model.view.cron is not None:
-            found.setdefault(("recompute", model.view.cron), []).append(name)
-    return [Turn(cron=cron, models=tuple(models), command=what) for (what, cron), models in found.items()]
+    """In the order of plant.toml, retrains by time, then on drift, then views; models that ask for none are in none."""
+    found: dict[tuple[Command, bool, str], list[str]] = {}
+    models = plant.models.items()
+    asked: list[tuple[Command, bool, list[tuple[str, str | None]]]] = [
+        ("retrain", False, [(name, model.retrain.cron) for name, model in models]),
+        ("retrain", True, [(name, None if m.retrain.drift is None else m.retrain.drift.cron) for name, m in models]),
+        ("recompute", False, [(name, model.view.cron) for name, model in models]),
+    ]
+    for command, drift, crons in asked:
+        for name, cron in crons:
+            if cron is not None:
+                found.setdefault((command, drift, cron), []).append(name)
+    return [
+        Turn(cron=cron, models=tuple(names), command=command, drift=drift)
+        for (command, drift, cron), names in found.items()
+    ]
+
+
+def scheduled(plant: Plant) -> bool:
+    """Whether there is anything to keep a schedule for."""
+    return bool(turns(plant)) or any(model.retrain.live_ns for model in plant.models.values())
 
 
 def brought_up(folder: Path, plant: Plant) -> Mapping[str, str]:
@@ -104,12 +129,17 @@ def missed(
 ) -> bool:
     """Whether a time of the turn has passed since its models were last retrained together, or a run was interrupted.
 
-    `runs`: newest first. Models that were never retrained have missed nothing. Of views: whether one has passed since
-    the oldest of `views` was brought up; a live model without a view has missed it.
+    `runs`: newest first. Models that were never retrained have missed nothing. A look at drift that was missed is made
+    at its next time; a retrain that it began is gone on with. Of views: whether one has passed since the oldest of
+    `views` was brought up; a live model without a view has missed it.
     """
     if turn.command == "recompute":
         since = [at for name, at in (views or {}).items() if name in turn.models]
         return any(not at or _passed(turn, at, timezone, now) for at in since)
+    if turn.drift:
+        begun = (run for run in runs if run.kind == "retrain" and run.reasons and set(run.models) <= set(turn.models))
+        newest = next(begun, None)
+        return newest is not None and newest.ended is None
     last = next((run for run in runs if run.kind == "retrain" and set(turn.models) <= set(run.models)), None)
     if last is None:
         return False
@@ -124,8 +154,8 @@ def _passed(turn: Turn, since: str, timezone: str, now: datetime) -> bool:
 def listing(
     wanted: Sequence[Turn], runs: Sequence[Run], timezone: str, now: str, views: Mapping[str, str] | None = None
 ) -> list[dict[str, Any]]:
-    """What is due when: `cron`, `command`, `models`, `next` (UTC, ISO 8601; None: never), and whether a time was
-    `missed`."""
+    """What is due when: `cron`, `command`, `models`, whether on `drift` alone, `next` (UTC, ISO 8601; None: never), and
+    whether a time was `missed`."""
     moment = datetime.fromisoformat(now)
     rows = []
     for turn in wanted:
@@ -133,19 +163,28 @@ def listing(
         told = None if due is None else due.astimezone(UTC).isoformat()
         late = missed(turn, runs, timezone, moment, views)
         rows.append(
-            {"cron": turn.cron, "command": turn.command, "models": list(turn.models), "next": told, "missed": late}
-        )
+            {
+                "cron": turn.cron, "command": turn.command, "models": list(turn.models), "drift": turn.drift,
+                "next": told, "missed": late,
+            }
+        )  # fmt: skip
     return rows
 
 
 class Schedule:
     """The turns of one site."""
 
-    def __init__(self, folder: Path, plant: Plant, *, pauses_s: Sequence[float] = PAUSES_S) -> None:
-        """Raises SiteError where no model has a cron expression."""
-        self.folder, self.plant, self.turns, self._pauses_s = folder, plant, turns(plant), pauses_s
-        if not self.turns:
-            raise SiteError(f"{folder}: no model of plant.toml has retrain.cron or view.cron; nothing to schedule")
+    def __init__(
+        self, folder: Path, plant: Plant, *, pauses_s: Sequence[float] = PAUSES_S, look_s: float = LOOK_S
+    ) -> None:
+        """Raises SiteError where no model has a cron expression, looks at drift, or has its versions tried live."""
+        self.folder, self.plant, self.turns = folder, plant, turns(plant)
+        self._pauses_s, self._look_s = pauses_s, look_s
+        if not scheduled(plant):
+            raise SiteError(
+                f"{folder}: no model of plant.toml has retrain.cron, on_drift or live, or view.cron; there is nothing "
+                "to schedule"
+            )
         self._stop = threading.Event()
         self._doing, self._trouble = "", ""
 
@@ -177,8 +216,10 @@ class Schedule:
         )
         for turn in self.turns:
             late = {"next_run_time": now} if missed(turn, runs, zone, now, views) else {}
-            name = f"{turn.command} {turn.cron}"
+            name = f"{' '.join(turn.words)} {turn.cron}"
             scheduler.add_job(self._due, trigger_of(turn.cron, zone), (turn,), id=name, **late)
+        first = now + timedelta(seconds=min(self._look_s, FIRST_LOOK_S))
+        scheduler.add_job(self._look, "interval", seconds=self._look_s, id=TRIALS, next_run_time=first)
         scheduler.start()
         return scheduler
 
@@ -189,8 +230,8 @@ class Schedule:
             if not models:
                 return
             what = ", ".join(models)
-            self._doing = f"{turn.command}s {what}"
-            code, said = carried_out(self.folder, turn.command, models, self._stop)
+            self._doing = f"looks for drift at {what}" if turn.drift else f"{turn.command}s {what}"
+            code, said = carried_out(self.folder, [*turn.words, *models], self._stop)
             self._doing = self._trouble = ""
             if self._stop.is_set() or code in (0, TOO_FEW, FAILED):
                 return
@@ -206,17 +247,29 @@ class Schedule:
         champions = ModelStore(self.folder / "models").champions()
         return tuple(name for name in turn.models if name in champions)
 
+    def _look(self) -> None:
+        """Judge challengers, where there are some; what could not be done is done at the next look."""
+        try:
+            if not ModelStore(self.folder / "models").challengers():
+                return
+        except ModelError as error:
+            self._trouble = f"; challengers: {error}"
+            return
+        code, said = carried_out(self.folder, ["challengers", "--judge"], self._stop)
+        self._trouble = "" if code in (0, BUSY) or self._stop.is_set() else f"; challengers could not be judged: {said}"
+
 
 def _waits(scheduler: BackgroundScheduler) -> str:
-    times = [job.next_run_time for job in scheduler.get_jobs() if job.next_run_time is not None]
+    jobs = (job for job in scheduler.get_jobs() if job.id != TRIALS)
+    times = [job.next_run_time for job in jobs if job.next_run_time is not None]
     return f"next at {min(times):%Y-%m-%d %H:%M:%S%z}" if times else "nothing is due any more"
 
 
-def carried_out(folder: Path, command: Command, models: Sequence[str], stop: threading.Event) -> tuple[int, str]:
-    """Run `penstock COMMAND` to its end, or until `stop`: then it is interrupted. Its exit code and last word."""
-    words = [sys.executable, "-m", "penstock", command, *models, "--site", str(folder), "--json"]
+def carried_out(folder: Path, words: Sequence[str], stop: threading.Event) -> tuple[int, str]:
+    """Run a command to its end, or until `stop`: then it is interrupted. Its exit code and last word."""
+    command = [sys.executable, "-m", "penstock", *words, "--site", str(folder), "--json"]
     with tempfile.TemporaryFile("w+") as wrong:
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=wrong)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=wrong)
         while process.poll() is None:
             if stop.wait(POLL_S):
                 _end(process)

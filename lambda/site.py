@@ -25,6 +25,7 @@ from penstock import (
     aggregates,
     answers,
     applying,
+    challenging,
     deploying,
     drift,
     explain,
@@ -322,6 +323,18 @@ class Site:
         """Take a model off every endpoint; its versions stay."""
         return deploying.none(self, name)
 
+    def challenge(self, name: str, version: int | None = None, *, span: str | None = None, why: str = "") -> str:
+        """A stored version (None: the newest) is scored beside the champion at every tick, and answers nobody.
+
+        `span`: how long, such as "7d"; None: as plant.toml's ``retrain.live`` says, else a week. Then `trials.end_due`
+        judges it. Raises Refused, ModelError, RetrainBusy; the champion answers in any case. Gives name@version.
+        """
+        return challenging.challenge(self, name, version, span, why)
+
+    def dismiss(self, name: str, why: str = "") -> str:
+        """The challenger of a model is scored no more; its version stays. Raises ModelNotFound where there is none."""
+        return challenging.dismiss(self, name, why)
+
     def optimize(self, tolerance: float = STANDARD) -> list[dict[str, Any]]:
         """Try every way to execute the live LSTMs of each shape, and other Keras models; keep the fastest right one.
 
@@ -444,9 +457,12 @@ class Site:
         """
         return explain.explain(self, name, time, made=made)
 
-    def query(self, name: str, start: Moment = "-48h", end: Moment = None, *, strict: bool = False) -> xr.Dataset:
+    def query(
+        self, name: str, start: Moment = "-48h", end: Moment = None, *, strict: bool = False, version: int | None = None
+    ) -> xr.Dataset:
         """Truth, prediction, quality, reason, layer, version, sample over the time predicted for, [start, end).
 
+        `version`: what that one said, also while it was the challenger; None: what the model answered.
         `corrected`, `low`, `high`, `chance` of a model that asks for them: as they were said, never recomputed.
         Without `end` it ends with the newest tick that can have an answer; attribute `open` counts those behind
         it: not closed yet by a stream, or brought in behind it and not recomputed. Attributes `pruned` and
@@ -460,7 +476,7 @@ class Site:
         first = -(-(begin - grid.origin_ns) // grid.period_ns)
         last = -(-(stop - grid.origin_ns) // grid.period_ns)
         live = self.plant.models[name].live if name in self.plant.models else answers.NOTHING
-        answer = answers.query(desk, name, spec, first, last, strict=strict, live=live)
+        answer = answers.query(desk, name, spec, first, last, strict=strict, live=live, version=version)
         if not answer.layer.values.astype(bool).any():
             refuse_pruned(self, stop, QueryError)
         return answer.assign_attrs(open=open_ticks if end is None else 0, **marks(desk))

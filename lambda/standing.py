@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from penstock.beside_rows import beside_rows
+from penstock.challenger_rows import challenger_rows
+from penstock.challenging import wanted
 from penstock.data.frame import BAD, UNCERTAIN
 from penstock.data.grid import LATE, PRESENT, STATUS, Cells
 from penstock.data.history import cells_now
@@ -84,6 +86,7 @@ def status(site: Site) -> list[dict[str, str]]:
         *drift_rows(site.folder, site.models.champions()),
         *view_rows(site),
         *reconcile_rows(site.folder / "views", site.plant.timezone),
+        *challenger_rows(site),
     ]
 
 
@@ -137,7 +140,7 @@ def next_for(never: list[str], trained: list[str]) -> str:
 
 def _triton(site: Site) -> dict[str, str]:
     if site.settings.triton.endpoints:
-        return external(heard(site.settings.triton.endpoints), len(site.models.champions()))
+        return external(heard(site.settings.triton.endpoints), len(wanted(site.models)))
     running = Triton.running(site.folder / "triton")
     if running is None:
         return _row("triton", "idle", "not running; starts with a stream or a deploy")

@@ -102,6 +102,7 @@ def tiles(face: Face, moment: Moment, choice: Choice, entry: Entry | None) -> st
     standing = moment.standing
     behind = max(standing.closed - 1 - standing.tick, 0) if standing.closed and standing.tick is not None else 0
     version = f"{escape(choice.model)}@{entry.version}" if entry and entry.version else "none"
+    beside = f"<small>challenger @{entry.challenger}</small>" if entry and entry.challenger is not None else ""
     over, pace = standing.ended, f"{moment.readings_per_s:,.0f} readings/s"
     day, _, hour = clock(standing.tick_ns, face).partition(" ")
     old = "none" if moment.data_age_s is None else _running(moment, moment.data_age_s)
@@ -113,7 +114,7 @@ def tiles(face: Face, moment: Moment, choice: Choice, entry: Entry | None) -> st
         ("lag", f"{behind:,}<small>ticks</small>", behind > 2 and behind > 2 * moment.ticks_per_s),
         ("late", f"{standing.late:,}<small>readings</small>", standing.late > 0),
         ("rejected", f"{standing.refused:,}<small>readings</small>", standing.refused > 0),
-        ("model", version, version == "none"),
+        ("model", version + beside, version == "none"),
         ("trained to", escape(entry.trained) if entry else "", False),
     ]
     return f"<div class=tiles>{''.join(_tile(*each) for each in shown)}</div>"
@@ -214,10 +215,16 @@ def _line(entry: Entry) -> str:
     choice = entry.choice
     cells: Iterable[tuple[str, str]] = (
         ("", escape(choice.model)), ("", escape(choice.target)), ("", _word(entry)), ("n v", HOLE),
-        ("", escape(choice.unit)), ("n", str(entry.version or "")), ("", escape(entry.trained)),
+        ("", escape(choice.unit)), ("n", _versions(entry)), ("", escape(entry.trained)),
     )  # fmt: skip
     told = (f"<td class='{kind}'>{text}</td>" if kind else f"<td>{text}</td>" for kind, text in cells)
     return f"<tr>{''.join(told)}</tr>"
+
+
+def _versions(entry: Entry) -> str:
+    """That which answered, and who is scored beside it."""
+    beside = "" if entry.challenger is None else f" (challenger {entry.challenger})"
+    return f"{entry.version or ''}{beside}"
 
 
 def _word(entry: Entry) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -91,15 +91,17 @@ class Deployer:
         deadline_s: float = 120.0,
         drain_s: float = 1.0,
         token: str | None = None,
+        told: Callable[[str, str], None] = lambda step, name: None,
     ) -> None:
         """`drain_s`: an old slot answers until nobody has asked for it this long.
 
         `token`: who deploys. While a deploy is under way the engine refuses everybody else's of that name, for two
         minutes also where its deployer was killed; one of the same token takes it over. None: nobody that was before.
+        `told` hears of each step that was done, and whose: written, published, loaded, left, finished; withdrawn.
         """
         addresses = (endpoints,) if isinstance(endpoints, str) else tuple(endpoints)
         self._pools = [Pool(a, deadline_s=CALL_S, in_flight=4) for a in addresses]
-        self.deadline_s, self.drain_s, self.token = deadline_s, drain_s, token
+        self.deadline_s, self.drain_s, self.token, self._told = deadline_s, drain_s, token, told
 
     def __enter__(self) -> Deployer:
         return self
@@ -124,7 +126,9 @@ class Deployer:
         except BaseException:
             self._undo(change.written, change.header)
             raise
+        self._told("left", artifact.name)
         self._settle(change)
+        self._told("finished", artifact.name)
         return change.done
 
     def deploy_all(self, artifacts: Iterable[Deployable]) -> Iterator[Deployed | Refused]:
@@ -158,6 +162,7 @@ class Deployer:
             for pool in self._pools:
                 told = self._job(pool, {"do": "write", **header}, parts)
                 written.append(_Written(pool=pool, slot=told["slot"], before=told["before"]))
+                self._told("written", artifact.name)
             generations = [self._go_live(w, artifact, header) for w in written]
         except BaseException:
             self._undo(written, header)
@@ -185,15 +190,20 @@ class Deployer:
     def undeploy(self, name: str) -> None:
         """`name` answers no more. One that is not deployed stays so. Raises ServingError as `deploy` does."""
         self._all_there(f"{name} stays deployed")
-        header = {"name": name, "token": uuid.uuid4().hex}
+        header = {"name": name, "token": self.token or uuid.uuid4().hex}
         old = []
         for pool in self._pools:
             told = self._job(pool, {"do": "withdraw", **header})
             old.append((pool, told["before"]))
+            self._told("withdrawn", name)
             pool.unload(name)
         self._drain(old, header, time.monotonic())
         for pool in self._pools:
             self._job(pool, {"do": "settle", **header})
+
+    def held(self) -> set[str]:
+        """Names that answer on some endpoint. Raises ServingError when one cannot be reached."""
+        return {name for pool in self._pools for name in live(pool)}
 
     def members(self) -> list[Member]:
         """What answers on the first endpoint, by name."""
@@ -238,8 +248,10 @@ class Deployer:
 
     def _go_live(self, written: _Written, artifact: Deployable, header: Mapping[str, Any]) -> int:
         told = self._job(written.pool, {"do": "publish", "slot": written.slot, **_who(header)})
+        self._told("published", artifact.name)
         resident = {"name": artifact.name, "version": artifact.version, "slot": written.slot, "card": artifact.card}
         load_alias(written.pool, resident | {"shape": shape_of(artifact)})
+        self._told("loaded", artifact.name)
         return int(told["generation"])
 
     def _drain(self, old: Sequence[tuple[Pool, int | None]], header: Mapping[str, Any], since: float) -> None:

@@ -115,6 +115,8 @@ class Entry:
     """NaN where withheld."""
     reason: str
     filled: bool
+    challenger: int | None = None
+    """The version that is scored beside it, None: none is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

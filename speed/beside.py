@@ -36,6 +36,8 @@ class BesideTold:
     """What is added now; None: it is not corrected."""
     known: int
     """Residuals that this version's correction has seen."""
+    slope: float
+    """What the correction grows by per unit of the prediction; 0: it is the same for all."""
     share: float | None
     """Of the truths that its interval is to hold; None: it has none."""
     judged: int
@@ -194,6 +196,7 @@ def _told(adjuster: Adjuster, i: int, recent: float) -> BesideTold:
     return BesideTold(
         correction=None if live.correct is None else float(adjuster.correction.bias[i]),
         known=int(adjuster.correction.count[i]),
+        slope=float(adjuster.correction.slope[i]),
         share=live.interval,
         judged=int(intervals.judged[i]),
         inside=int(intervals.inside[i]),

@@ -26,13 +26,13 @@ def _correct(table: Table) -> CorrectSpec | None:
         return None
     mine = table.sub("correct")
     mine.close(CORRECT_KEYS)
-    by = mine.text("by", required=True, one_of=("bias", "ewm", NOT))
+    by = mine.text("by", required=True, one_of=("bias", "ewm", "slope", NOT))
     over = mine.duration("over")
     if not over and by != NOT and (over == 0 or "over" not in mine):
         mine.wrong("over", f"{DURATION}, longer than 0")
     if by in ("", NOT) or not over:
         return None
-    return CorrectSpec(by=cast(Literal["bias", "ewm"], by), over_ns=over)
+    return CorrectSpec(by=cast(Literal["bias", "ewm", "slope"], by), over_ns=over)
 
 
 def _interval(table: Table) -> float | None:

@@ -1,4 +1,4 @@
-"""The table `retrain` of a model: when it is trained again, on which part of the history, and who promotes it."""
+"""The table `retrain` of a model: when and why it is trained again, on which part of the history, who promotes it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from datetime import UTC, date, datetime
 from typing import Literal, cast
 from zoneinfo import ZoneInfo
 
-from penstock.data.plant import RetrainSpec
+from penstock.data.durations import DURATION
+from penstock.data.plant import DriftSpec, RetrainSpec
 from penstock.data.plants.cron_text import parse_cron
 from penstock.data.plants.tables import Table, shown
 
-RETRAIN_KEYS = ("cron", "span", "start", "end", "rows", "leave_out", "judge", "warm", "promote")
+RETRAIN_KEYS = (
+    "cron", "span", "start", "end", "rows", "leave_out", "judge", "warm", "promote", "live", "on_drift",
+)  # fmt: skip
+DRIFT_KEYS = ("kinds", "cron", "over", "pause")
 TIME = 'a time such as "2014", "2014-03-01" or "2014-03-01 12:00"'
 _YEAR = re.compile(r"\d{4}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -20,17 +24,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def read_retrain(table: Table, timezone: str) -> RetrainSpec:
     """Mistakes are noted and their keys left at the default; times without an offset are in `timezone`."""
     table.close(RETRAIN_KEYS)
-    cron = table.text("cron") or None
-    try:
-        parse_cron(cron or "* * * * *")
-    except ValueError as error:
-        table.wrong("cron", str(error))
+    cron = _cron(table)
     start_ns, end_ns = _time(table, "start", timezone), _time(table, "end", timezone)
     if start_ns is not None and end_ns is not None and start_ns >= end_ns:
         table.wrong("end", "a time behind start")
-    judge_ns = table.duration("judge")
+    judge_ns, live_ns = table.duration("judge"), table.duration("live")
     if judge_ns == 0:
         table.wrong("judge", 'a duration longer than 0, such as "30d"')
+    if live_ns == 0:
+        table.wrong("live", 'a duration longer than 0, such as "7d"')
     return RetrainSpec(
         cron=cron,
         span_ns=table.duration("span"),
@@ -41,7 +43,49 @@ def read_retrain(table: Table, timezone: str) -> RetrainSpec:
         judge_ns=judge_ns,
         warm=table.flag("warm"),
         promote=cast(Literal["auto", "manual"], table.text("promote", "manual", one_of=("auto", "manual"))),
+        live_ns=live_ns or None,
+        drift=_drift(table),
     )
+
+
+def _cron(table: Table) -> str | None:
+    cron = table.text("cron") or None
+    try:
+        parse_cron(cron or "* * * * *")
+    except ValueError as error:
+        table.wrong("cron", str(error))
+    return cron
+
+
+def _drift(table: Table) -> DriftSpec | None:
+    """`on_drift`: true, a list of kinds, or a table."""
+    found = table.raw("on_drift")
+    if found is None or found is False:
+        return None
+    if found is True:
+        return DriftSpec()
+    if isinstance(found, list):
+        return DriftSpec(kinds=_kinds(table, "on_drift", found))
+    mine, usual = table.sub("on_drift"), DriftSpec()
+    mine.close(DRIFT_KEYS)
+    over, pause = mine.duration("over"), mine.duration("pause")
+    if over == 0:
+        mine.wrong("over", f"{DURATION}, longer than 0")
+    return DriftSpec(
+        kinds=_kinds(mine, "kinds", mine.raw("kinds")) if "kinds" in mine else usual.kinds,
+        cron=_cron(mine) or usual.cron,
+        over_ns=over or usual.over_ns,
+        pause_ns=usual.pause_ns if pause is None else pause,
+    )
+
+
+def _kinds(table: Table, key: str, found: object) -> tuple[str, ...]:
+    """Of drift, in the order of the file."""
+    allowed = DriftSpec().kinds
+    if isinstance(found, list) and found and all(kind in allowed for kind in found):
+        return tuple(dict.fromkeys(found))
+    table.mistakes.add(table.place(key), shown(found), f"some of {', '.join(map(repr, allowed))}")
+    return allowed
 
 
 def time_ns(value: object, timezone: str) -> int:

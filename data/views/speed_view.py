@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.data.challengers import is_challenger
 from penstock.data.views.adjusted import SCHEMA as ADJUSTED
 from penstock.data.views.adjusted import Adjusted
 from penstock.data.views.said_blocks import ROWS, Packer, open_spans
@@ -179,10 +180,11 @@ class SpeedView:
         return len(found), sum(reasons.count(0) for (reasons,) in found)
 
     def models(self) -> list[str]:
-        """Names of all models that ever spoke, sorted."""
+        """Names of all models that ever spoke, sorted; their challengers are left out."""
         with self._translated():
             found = self._connection.execute("SELECT members FROM layouts").fetchall()
-        return sorted({name for (text,) in found for name, _ in json.loads(text)})
+        names = {name for (text,) in found for name, _ in json.loads(text)}
+        return sorted(name for name in names if not is_challenger(name))
 
     def read(self, model: str, first: int, last: int) -> SaidRows:
         """What `model` said at ticks first..last-1; ticks at which it was no member are left out."""

@@ -1,4 +1,4 @@
-"""`penstock bench deploy`: how long until a new version answers, and what the other models' ticks notice of it."""
+"""`penstock bench deploy`: how long until a new version, or a former one, answers, and what others' ticks notice."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from penstock.serving.deploy import Deployer
 from penstock.serving.pool import Pool
 
 DEPLOYS = 40
+ROLLBACKS = 10
+"""Of them, whose versions before are deployed again."""
 QUIET_S = 15.0
 """Ticks before the deploys, which theirs are compared with."""
 
@@ -44,6 +46,10 @@ def run(members: int, tell: Tell) -> dict[str, Any]:
             for k, artifact in enumerate(versions):
                 tell(f"deploy {k + 1} of {DEPLOYS}")
                 seconds.append(deployer.deploy(artifact).seconds)
+        tell("roll-backs")
+        back = _Ticks(fleet)
+        with back, Deployer(fleet.triton.endpoint) as deployer:
+            rolled = [_rolled_back(fleet, deployer, artifact) for artifact in versions[:ROLLBACKS]]
         with one_per_model(fleet, 2) as alone:
             peers = {"Triton's own load of a TensorFlow python model": round(alone.start_s, 3)}
     ratio = float(np.quantile(during.ms, 0.99) / np.quantile(before.ms, 0.99))
@@ -51,10 +57,19 @@ def run(members: int, tell: Tell) -> dict[str, Any]:
         Row(what="deploy-live-s", unit="s", ours=round(float(np.median(seconds)), 3), peers=peers, goal=0.2),
         Row(what="deploy-live-max-s", unit="s", ours=round(max(seconds), 3)),
         Row(what="deploy-failed", unit="ticks", ours=float(before.failed + during.failed), goal=0.0),
+        Row(what="rollback-s", unit="s", ours=round(max(rolled), 3), goal=1.0),
+        Row(what="rollback-failed", unit="ticks", ours=float(back.failed), goal=0.0),
         Row(what="deploy-p99-ratio", unit="times", ours=round(ratio, 2), goal=3.0),
         Row(what="tick-p99-alone-ms", unit="ms", ours=round(float(np.quantile(before.ms, 0.99)), 2)),
     ]
     return answer("deploy", rows, load.others())
+
+
+def _rolled_back(fleet: Fleet, deployer: Deployer, artifact: Artifact) -> float:
+    """Seconds from the wish to the former version's answer: read and checked from the store, then deployed."""
+    begun = time.monotonic()
+    before = fleet.store.load(artifact.name, artifact.version - 1)
+    return time.monotonic() - begun + deployer.deploy(before).seconds
 
 
 def _versions(fleet: Fleet) -> list[Artifact]:

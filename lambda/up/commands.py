@@ -18,6 +18,7 @@ from penstock.data.plant import Plant
 from penstock.data.plants.editions import Editions
 from penstock.data.plants.plant_file import load_plant
 from penstock.errors import SiteError, Unavailable
+from penstock.schedule import scheduled
 from penstock.settings import open_settings
 from penstock.up.child import Child
 from penstock.up.part import Plan
@@ -69,7 +70,7 @@ def plans(folder: Path, replay: Mapping[str, Any] | None, port: int) -> list[Pla
     if not settings.triton.endpoints:
         found.append(Plan(name="triton", order={"site": site}, stop_s=TRITON_STOP_S))
     needs = tuple(plan.name for plan in found if plan.name != "page")
-    if any(model.retrain.cron or model.view.cron for model in plant_of(folder).models.values()):
+    if scheduled(plant_of(folder)):
         found = [Plan(name="schedule", order={"site": site}, needs=needs, stop_s=SCHEDULE_STOP_S, anew=True), *found]
     if replay is None:
         return found

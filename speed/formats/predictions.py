@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from penstock.data.challengers import is_challenger
 from penstock.data.frame import BAD, GOOD, UNCERTAIN
 from penstock.data.grid import Grid
 from penstock.data.plant import SinkSpec
@@ -82,7 +83,7 @@ class Predictions:
         at = 0
         for i, (model, outputs) in enumerate(spoken.members):
             first, at = at, at + outputs
-            if not self._spec.sends(model):
+            if is_challenger(model) or not self._spec.sends(model):
                 continue
             version, reason = int(spoken.versions[i]), Reason(int(spoken.reasons[i]))
             places = self._placed(model, version)

@@ -167,3 +167,32 @@ def test_known_shares() -> None:
     """Quantiles as tables print them."""
     for freedom, quantile, share in [(10, 1.812, 0.05), (10, 2.764, 0.01), (30, 2.042, 0.025), (1, 12.706, 0.025)]:
         assert share_above(quantile, freedom) == pytest.approx(share, rel=1e-3)
+
+
+def tried(seed: int, memory: float, rows: int, live: int, sizes: tuple[float, float]) -> tuple[Judged, Judged]:
+    """The gate's word on the newest history, and on what both then say live; what persists goes on across."""
+    rng = np.random.default_rng(seed)
+    n = rows + live
+    truth = 60 + 3 * remembering(rng, n, 0.99)
+    common = remembering(rng, n, memory)
+    challenger, champion = ((truth + common + size * remembering(rng, n, memory))[:, None] for size in sizes)
+
+    def judged(at: slice) -> Judged:
+        pairs = {"challenger": challenger[at], "champion": champion[at]}
+        return judge(Rows(truth=truth[at][:, None], baselines={}, scale=SCALE, **pairs))
+
+    return judged(slice(0, rows)), judged(slice(rows, n))
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.6, 0.9, 0.97])
+def test_of_200_null_runs_with_a_live_trial_at_most_10_promote(memory: float) -> None:
+    """A version on trial has passed on history; the live test alone lets no more through than that."""
+    found = [tried(seed, memory, 900, 900, (1.0, 1.0)) for seed in range(NULLS)]
+    promoted = sum(history.verdict.passed and live.verdict.passed for history, live in found)
+    assert promoted <= 10
+    assert sum(live.verdict.passed for _, live in found) <= 10, "a version that a person put on trial"
+
+
+def test_a_better_challenger_comes_through_both() -> None:
+    found = [tried(seed, 0.9, 900, 900, (0.6, 1.4)) for seed in range(20)]
+    assert sum(history.verdict.passed and live.verdict.passed for history, live in found) >= 18

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penstock.data.adjusting import Adjuster, Learned, Output
+from penstock.data.correction import FEWEST, SPREAD, STEEPEST
 from penstock.data.plant import CorrectSpec, LiveSpec
 from penstock.data.views.adjusted import COLUMNS
 
@@ -80,11 +83,59 @@ def test_chances_are_borne_out() -> None:
         assert abs(crossed[said].mean() - chance[known][said].mean()) < 0.08
 
 
+@given(
+    seed=st.integers(0, 2**32 - 1), slope=st.floats(-2, 3), noise=st.floats(0.01, 30), over=st.integers(2, 80),
+    gap=st.floats(0, 0.5),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_a_slope_is_the_line_through_the_newest_pairs_or_their_mean(
+    seed: int, slope: float, noise: float, over: int, gap: float
+) -> None:
+    """Beside the normal equations of truth = a + b raw, solved anew at every tick."""
+    rng = np.random.default_rng(seed)
+    raw = rng.normal(50, 4, 120).astype(np.float32)
+    truth = (3 + slope * raw + rng.normal(0, noise, 120)).astype(np.float32)
+    truth[rng.random(120) < gap] = np.nan
+    live = LiveSpec(correct=CorrectSpec(by="slope", over_ns=over * PERIOD))
+    told = follow(Adjuster([output(live)], PERIOD), 0, raw[:, None], truth[:, None])[:, 0, 0]
+    lines = 0
+    for tick in range(2, 120):
+        known = np.flatnonzero(np.isfinite(truth[:tick]))[-over:]
+        near = known[known > known[-1] - over] if len(known) else known
+        if not len(near):
+            assert told[tick] == 0
+            continue
+        x, e = raw[near].astype(np.float64), (truth[near].astype(np.float64) - raw[near]).astype(np.float32)
+        expected = float(np.mean(e, dtype=np.float64))
+        strict = abs(np.std(x) - SPREAD * np.std(e)) > 1e-6 * np.std(x)
+        if len(near) >= FEWEST and np.std(x) >= SPREAD * np.std(e) and strict:
+            b = np.polyfit(x - x.mean(), truth[near].astype(np.float64), 1)[0] - 1
+            inside = np.clip(float(raw[tick]), x.min(), x.max())
+            expected += float(np.clip(b, -STEEPEST, STEEPEST)) * (inside - x.mean())
+            lines += 1
+        if strict:
+            assert told[tick] == pytest.approx(expected, rel=2e-5, abs=2e-4)
+    assert lines > 0 or over < FEWEST or noise > 5 or gap > 0.2 or abs(slope - 1) > 1.5
+
+
+def test_a_slope_mends_what_a_bias_cannot() -> None:
+    """A model that says only seven tenths of each swing."""
+    truth = (50 + 10 * np.sin(np.arange(800) / 9) + np.random.default_rng(2).normal(0, 0.5, 800)).astype(np.float32)
+    raw = (0.7 * (truth - 50) + 50).astype(np.float32)
+    off = {}
+    for by in ("bias", "slope"):
+        live = LiveSpec(correct=CorrectSpec(by=by, over_ns=200 * PERIOD))  # type: ignore[arg-type]
+        told = follow(Adjuster([output(live)], PERIOD), 0, raw[:, None], truth[:, None])[:, 0, 0]
+        off[by] = float(np.abs(truth - raw - told)[300:].mean())
+    assert off["bias"] > 1.5
+    assert off["slope"] < 0.1
+
+
 MIXED = [
     LiveSpec(correct=BIAS, interval=0.9),
     LiveSpec(correct=CorrectSpec(by="bias", over_ns=700 * PERIOD), interval=0.5, limits=(1.0,)),
     LiveSpec(correct=EWM, interval=0.99),
-    LiveSpec(correct=CorrectSpec(by="bias", over_ns=200 * PERIOD), limits=(0.0,)),
+    LiveSpec(correct=CorrectSpec(by="slope", over_ns=200 * PERIOD), limits=(0.0,)),
     LiveSpec(correct=CorrectSpec(by="bias", over_ns=1), interval=0.8),
 ]
 
@@ -104,7 +155,7 @@ def test_a_row_among_many_has_the_bits_that_it_has_alone() -> None:
 
 
 def test_a_state_goes_on_among_other_outputs() -> None:
-    truth, raw = drifting(600, 5, 9), np.zeros((600, 5), np.float32)
+    truth, raw = drifting(600, 5, 9), np.random.default_rng(4).normal(0, 9, (600, 5)).astype(np.float32)
     models = [Output(model=f"m{i}", column=0, every=1, wait=1, live=live) for i, live in enumerate(MIXED)]
     whole = follow(Adjuster(models, PERIOD), 0, raw, truth)
     first = Adjuster(models, PERIOD)

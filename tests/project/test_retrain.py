@@ -9,6 +9,7 @@ retrain 3                        the same again       | no better than 2        
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from typer.testing import CliRunner
 from penstock.cli import app
 from penstock.cluster import local_cluster
 from penstock.data.runs import Run
-from penstock.errors import PenstockError, RetrainBusy
+from penstock.errors import RetrainBusy
 from penstock.promoting import audit, promote
 from penstock.retraining import LOCK, alone, retrain
 from penstock.schedule import Schedule, missed
@@ -55,8 +56,13 @@ retrain = { promote = "manual", warm = true, leave_out = [["2024-01-01 02:00", "
 """
 NOW = "2024-02-01T00:00:00+00:00"
 HOURS_1, HOURS_2 = 16, 16
-STEPS = ("begun", "stored", "judged", "published", "promoted", "settled")
-"""All that a retrain of one model does, in order; behind the last one only the run's end is missing."""
+STEPS = (
+    "begun", "stored", "trained", "judged", "noted", "written", "published", "loaded", "left", "finished", "recorded",
+    "settled",
+)  # fmt: skip
+"""All that a retrain of one model leaves anywhere, in order: the run, the store, the run, the card, the run; Triton's
+slot, its list, its alias, the old slot free, the claim given back; the record, the run. Behind the last one only the
+run's end is missing."""
 
 
 def readings(first: int, hours: int, gain: float) -> pd.DataFrame:
@@ -132,12 +138,12 @@ def test_the_plant_changes_its_ways_and_every_step_of_the_answer_may_be_a_proces
     """Each process is killed behind its step; the next one goes on, and the champion answers until it is replaced."""
     site.load(readings(HOURS_1, HOURS_2, -2.0))
     window = np.zeros((1, 4, 1), np.float32)
-    with Pool(triton.endpoint, deadline_s=10.0) as pool:
-        for step in STEPS:
-            told = killed_behind(site.folder, step)
-            moved = step in ("promoted", "settled")
-            assert site.models.champion("now") == (2 if moved else 1), step
-            assert pool.predict("now", window).version == (2 if moved or step == "published" else 1), step
+    with Pool(triton.endpoint, deadline_s=10.0) as pool, Killed(site.folder) as killed:
+        for number, step in enumerate(STEPS):
+            told = killed.behind(step)
+            assert site.models.champion("now") == (2 if number >= STEPS.index("recorded") else 1), step
+            answers = pool.predict("now", window).version
+            assert answers == (2 if number >= STEPS.index("loaded") else 1), step
             assert site.models.versions("now") == ([1] if step == "begun" else [1, 2]), f"{step}: trained once"
             assert "stored" not in told or step == "stored", f"{step}: what is stored is not trained again"
             assert newest(site).ended is None
@@ -230,39 +236,51 @@ def test_the_commands_words(site: Site) -> None:
     assert "better" in said("runs").stdout
 
 
-def killed_behind(folder: Path, step: str) -> list[str]:
-    """The steps that a retrain in a process of its own had done when it was killed behind `step`."""
-    run = subprocess.run([sys.executable, __file__, str(folder), step], capture_output=True, text=True, timeout=180)
-    assert run.returncode == -signal.SIGKILL, run.stderr
-    return run.stdout.split()
+class Killed:
+    """A process that has all imports and starts others of itself, each of which retrains and kills itself."""
+
+    def __init__(self, folder: Path) -> None:
+        words = [sys.executable, __file__, str(folder)]
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> Killed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=60)
+
+    def behind(self, step: str) -> list[str]:
+        """The steps that were done when it was killed behind `step`."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{step}\n")
+        self._process.stdin.flush()
+        told = []
+        while not (line := self._process.stdout.readline()).startswith("over"):
+            assert line, "it has ended"
+            told.append(line.strip())
+        assert line.split() == ["over", str(-signal.SIGKILL)], (step, told)
+        return told
+
+
+def _breed(folder: str) -> None:
+    for line in sys.stdin:
+        pid = os.fork()
+        if not pid:
+            _die_behind(folder, line.strip())
+            os._exit(0)
+        print("over", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
 def _die_behind(folder: str, last: str) -> None:
-    """Behind "published" is where Triton answers with the new version and no record says so yet."""
-
     def told(step: str, name: str) -> None:
         print(step, flush=True)
         if step == last:
             signal.raise_signal(signal.SIGKILL)
 
     with Site.open(folder) as site:
-        if last == "published":
-            threading.Thread(
-                target=_die_when_it_answers, args=(site.settings.triton.endpoints[0], 2), daemon=True
-            ).start()
         retrain(site, ["now"], now=NOW, told=told)
 
 
-def _die_when_it_answers(endpoint: str, version: int) -> None:
-    with Pool(endpoint, deadline_s=5.0) as pool:
-        while True:
-            try:
-                answered = pool.predict("now", np.zeros((1, 4, 1), np.float32)).version
-            except PenstockError:
-                continue
-            if answered == version:
-                signal.raise_signal(signal.SIGKILL)
-
-
 if __name__ == "__main__":
-    _die_behind(*sys.argv[1:])
+    _breed(*sys.argv[1:])

@@ -164,7 +164,7 @@ def test_what_was_missed_is_due_once() -> None:
     rows = listing([turn], [RUN], "UTC", "2026-03-20T00:00:00+00:00")
     assert rows == [
         {
-            "cron": "0 3 * * SUN", "command": "retrain", "models": ["one", "three"],
+            "cron": "0 3 * * SUN", "command": "retrain", "models": ["one", "three"], "drift": False,
             "next": "2026-03-22T03:00:00+00:00", "missed": True,
         }
     ]  # fmt: skip

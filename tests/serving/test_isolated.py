@@ -28,12 +28,15 @@ from ready_made import (
     window,
 )
 
+from penstock.data.challengers import as_challenger
 from penstock.data.models import Draft, ModelStore
+from penstock.data.scoring import Ask
 from penstock.errors import Refused, ServingError
 from penstock.serving.backend import isolated
 from penstock.serving.backend.child import Child, Down, Failed, Guest
 from penstock.serving.backend.host import Stopped
 from penstock.serving.backend.isolated import CALL_S, Isolated
+from penstock.serving.score import Score
 from penstock.serving.triton import Triton
 
 FAILED = -3
@@ -324,3 +327,22 @@ def test_what_cannot_be_opened_is_told(tmp_path, kind, program, why):
     finally:
         child.close()
     assert not child.alive()
+
+
+def test_a_challenger_of_any_form_dies_alone(triton, deployer, pool, make_artifact, make_solo):
+    """Its card does not ask for a process of its own: as a challenger it has one."""
+    champion, challenger = make_artifact("nox", seed=1), as_challenger(make_solo("nox"))
+    engine, windows = triton.canary().pid, champion.golden.windows
+    deployer.deploy(champion)
+    before = set(guests(engine))
+    deployer.deploy(challenger)
+    (own,) = set(guests(engine)) - before
+    score = Score(pool)
+    members = score.members()
+    assert [member.name for member in members] == ["nox", "nox#challenger"]
+    asks = [Ask(member=member, windows=windows) for member in members]
+    assert [said.version for said in score.score(asks)] == [champion.version, challenger.version]
+    os.kill(own, signal.SIGKILL)
+    answered, silent = score.score(asks)
+    assert (answered.version, silent.version) == (champion.version, -1)
+    np.testing.assert_allclose(answered.values, champion.golden.predictions, atol=1e-4)

@@ -15,6 +15,7 @@ import small_site as small
 
 from penstock.data.adjusting import HOLD
 from penstock.data.conformal import KEPT, RATE
+from penstock.data.correction import FEWEST, SPREAD, STEEPEST
 from penstock.data.grid import Cells
 from penstock.data.journal import Journal
 from penstock.data.plant import LiveSpec
@@ -33,14 +34,16 @@ class Slow:
     member: Member
     column: int
     live: LiveSpec
-    residuals: list[tuple[int, float]] = field(default_factory=list)
-    """(tick of the answer, truth - raw), of the version that speaks."""
+    residuals: list[tuple[int, float, float]] = field(default_factory=list)
+    """(tick of the answer, truth - raw, raw), of the version that speaks."""
     errors: list[float] = field(default_factory=list)
     said: dict[int, tuple[float, float, float, float, int]] = field(default_factory=dict)
     """raw, corrected, low, high, version by tick"""
     taken: set[int] = field(default_factory=set)
     version: int = 0
     bias: float = 0.0
+    line: tuple[float, float, float, float] | None = None
+    """slope, and of the raw values middle, least and largest"""
     missing: float = 0.0
     hits: list[bool] = field(default_factory=list)
 
@@ -60,7 +63,7 @@ class Slow:
                 continue
             raw, corrected, low, high, version = self.said[made]
             if version == self.version:
-                self.residuals.append((made, float(np.float32(known[r] - raw))))
+                self.residuals.append((made, float(np.float32(known[r] - raw)), raw))
                 self.correct()
             if not math.isnan(low):
                 hit = low <= known[r] <= high
@@ -79,18 +82,25 @@ class Slow:
             self.bias += weight * (self.residuals[-1][1] - self.bias)
             return
         last = self.residuals[-max(1, over // spec.every) :]
-        newest = max(r for r, _ in last)
-        near = [e for r, e in last if r > newest - over or r == newest]
-        self.bias = math.fsum(near) / len(near)
+        newest = max(r for r, _, _ in last)
+        near = [(e, x) for r, e, x in last if r > newest - over or r == newest]
+        self.bias = math.fsum(e for e, _ in near) / len(near)
+        self.line = line_through(near) if correct.by == "slope" else None
 
     def say(self, tick: int, raw: float, version: int) -> tuple[float, float, float, float]:
         if version != self.version:
-            self.version, self.residuals, self.bias = version, [], 0.0
-        bias = np.float32(self.bias) if self.live.correct and not math.isnan(raw) else np.float32(np.nan)
+            self.version, self.residuals, self.bias, self.line = version, [], 0.0, None
+        bias = np.float32(self.correction(raw)) if self.live.correct and not math.isnan(raw) else np.float32(np.nan)
         best = np.float32(raw) + bias if self.live.correct else np.float32(raw)
         half = np.float32(self.half())
         self.said[tick] = (raw, float(best), float(best - half), float(best + half), version)
         return float(bias), float(best - half), float(best + half), self.chance(float(best))
+
+    def correction(self, raw: float) -> float:
+        if self.line is None:
+            return self.bias
+        slope, middle, low, high = self.line
+        return self.bias + slope * (min(max(raw, low), high) - middle)
 
     def half(self) -> float:
         if self.live.interval is None:
@@ -108,6 +118,18 @@ class Slow:
         if limit is None or math.isnan(best) or len(last) < need:
             return math.nan
         return sum(e > np.float32(limit) - np.float32(best) for e in last) / len(last)
+
+
+def line_through(pairs: list[tuple[float, float]]) -> tuple[float, float, float, float] | None:
+    """Of (residual, raw), by the normal equations of truth = a + b raw; None: too few, or too close together."""
+    if len(pairs) < FEWEST:
+        return None
+    x, y = [x for _, x in pairs], [e + x for e, x in pairs]
+    spread, off = np.std(x), np.std([e for e, _ in pairs])
+    if spread == 0 or spread < SPREAD * off:
+        return None
+    slope = float(np.linalg.lstsq(np.stack([np.ones(len(x)), x], axis=1), np.array(y), rcond=None)[0][1]) - 1.0
+    return min(max(slope, -STEEPEST), STEEPEST), math.fsum(x) / len(x), min(x), max(x)
 
 
 def known_at(journal: Journal, position: int, last: int) -> Cells:

@@ -43,7 +43,7 @@ LIVE = {
     "late": LiveSpec(correct=CorrectSpec(by="bias", over_ns=6 * S), interval=0.8),
     "ahead": LiveSpec(correct=CorrectSpec(by="ewm", over_ns=8 * S), interval=0.9, limits=(5.0, None)),
     "seldom": LiveSpec(correct=CorrectSpec(by="bias", over_ns=20 * S), interval=0.6),
-    "sum": LiveSpec(interval=0.75, limits=(0.0,)),
+    "sum": LiveSpec(correct=CorrectSpec(by="slope", over_ns=50 * S), interval=0.75, limits=(0.0,)),
 }
 
 
