@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from penstock import __version__, cli_bench, cli_gate, cli_live, cli_models, cli_replay, cli_site, cli_tools
+from penstock import __version__, cli_backtest, cli_bench, cli_gate, cli_live, cli_models, cli_replay, cli_site, cli_tools
 from penstock.errors import PenstockError, PlantError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     help="Train LSTM models on plant history, host them on Triton, predict live.",
 )
 
-for group in (cli_site, cli_models, cli_gate, cli_live, cli_replay, cli_tools, cli_bench):
+for group in (cli_site, cli_models, cli_gate, cli_live, cli_replay, cli_tools, cli_bench, cli_backtest):
     app.add_typer(group.app)
 
 INTERRUPTED = 130

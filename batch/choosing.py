@@ -1,0 +1,114 @@
+"""How good a model's settings are on the history alone: each year left out in turn, or walked in turns. On a worker.
+
+Nothing that comes behind the history is read, so what is chosen by it can be judged there. A model that is fitted once
+is fitted on the other years and says the one left out. A model that is refitted walks each year as it would have lived:
+fitted on its newest rows before every turn, it says that turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from distributed import Client, as_completed
+from numpy.typing import NDArray
+
+from penstock.batch.fleet import quiet_tensorflow
+from penstock.batch.plan import Job
+from penstock.batch.protocol import TURN_ROWS, figures, turns
+from penstock.errors import ModelError
+from penstock.room import room
+
+Float32 = NDArray[np.float32]
+Span = tuple[int, int]
+
+DEADLINE_S = 6 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One model, one year; a value that any worker which sees the archive can run."""
+
+    job: Job
+    """Over the whole history."""
+    year: Span
+    """Ticks [first, last) of the year that judges."""
+    refitted: bool
+    """It walks the year in turns."""
+    every: int = TURN_ROWS
+    skip: int = 1
+    """Of the turns every so many-th is walked, so that many settings can be tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Told:
+    """What one model said in the year that judges it: n rows, O targets."""
+
+    name: str
+    year: Span
+    ticks: NDArray[np.int64]
+    truth: Float32
+    said: Float32
+    epochs: tuple[int, ...]
+    """Best epoch of each fit."""
+
+    def figures(self) -> dict[str, float]:
+        """Of the first target."""
+        return figures(self.truth[:, 0], self.said[:, 0])
+
+
+def choose(client: Client, trials: Sequence[Trial], *, deadline_s: float = DEADLINE_S) -> Iterator[Told]:
+    """Run them, one per free worker, and give each as it comes. Raises ModelError where one cannot be fitted."""
+    futures = [client.submit(tried, trial, pure=False, resources=room(client, "batch")) for trial in trials]
+    try:
+        for future in as_completed(futures, loop=client.loop, timeout=deadline_s):
+            yield future.result()
+    finally:
+        client.cancel(futures, force=True)
+
+
+def tried(trial: Trial) -> Told:
+    """One trial, on a worker. Raises ModelError."""
+    quiet_tensorflow()
+    parts = _walked(trial) if trial.refitted else _left_out(trial)
+    if not parts:
+        raise ModelError(f"model {trial.job.name!r}: the year that is to judge it has no window")
+    ticks, truth, said, epochs = (list(column) for column in zip(*parts, strict=True))
+    return Told(
+        name=trial.job.name, year=trial.year, ticks=np.concatenate(ticks), truth=np.concatenate(truth),
+        said=np.concatenate(said), epochs=tuple(epochs),
+    )  # fmt: skip
+
+
+_Part = tuple[NDArray[np.int64], Float32, Float32, int]
+
+
+def _left_out(trial: Trial) -> list[_Part]:
+    from penstock.batch import training
+
+    job = replace(trial.job, left_out=(*trial.job.left_out, trial.year))
+    return [_said(job, trial.year, training)]
+
+
+def _walked(trial: Trial) -> list[_Part]:
+    from penstock.batch import training
+
+    parts = []
+    for turn in turns(*trial.year, trial.every)[:: trial.skip]:
+        if turn.first - trial.job.first < 2 * (trial.job.rows or 0) // 2 + trial.job.spec.depth:
+            continue  # too little came before it
+        parts.append(_said(replace(trial.job, last=turn.first), (turn.first, turn.last), training))
+    return parts
+
+
+def _said(job: Job, span: Span, training) -> _Part:  # type: ignore[no-untyped-def]
+    """What a fit of `job` says in `span`."""
+    from penstock.batch import fitting
+    from penstock.batch.history import past
+    from penstock.data.windows import Reason
+
+    _, net, _, fit, history = training.fitted(job)
+    rows = past(job.history.source, job.spec, job.ids, *span)
+    at = np.flatnonzero((rows.windows.reason == Reason.OK) & rows.usable.all(axis=1))
+    return rows.ends[at], rows.y[at], fitting.predict(net.model, rows.windows.x, at), fit.best_epoch
