@@ -15,8 +15,12 @@ from distributed import Client, as_completed
 from numpy.typing import NDArray
 
 from penstock.batch.fleet import quiet_tensorflow
+from penstock.batch.history import past
 from penstock.batch.plan import Job
 from penstock.batch.protocol import TURN_ROWS, figures, turns
+from penstock.data.correction import Correction, Ways
+from penstock.data.plant import CorrectSpec
+from penstock.data.windows import Reason
 from penstock.errors import ModelError
 from penstock.room import room
 
@@ -50,12 +54,21 @@ class Told:
     ticks: NDArray[np.int64]
     truth: Float32
     said: Float32
+    turns: tuple[int, ...]
+    """First position of each fit's rows."""
     epochs: tuple[int, ...]
     """Best epoch of each fit."""
 
     def figures(self) -> dict[str, float]:
         """Of the first target."""
         return figures(self.truth[:, 0], self.said[:, 0])
+
+    def corrected(self, spec: CorrectSpec, period_ns: int) -> dict[str, float]:
+        """The same with each turn's answers corrected by the truths one tick old and older, as a stream corrects."""
+        said = self.said[:, 0].astype(np.float64)
+        for begin, end in zip(self.turns, (*self.turns[1:], len(said)), strict=True):
+            said[begin:end] += _biases(spec, period_ns, self.ticks[begin:end], (self.truth - self.said)[begin:end, 0])
+        return figures(self.truth[:, 0], said)
 
 
 def choose(client: Client, trials: Sequence[Trial], *, deadline_s: float = DEADLINE_S) -> Iterator[Told]:
@@ -77,7 +90,7 @@ def tried(trial: Trial) -> Told:
     ticks, truth, said, epochs = (list(column) for column in zip(*parts, strict=True))
     return Told(
         name=trial.job.name, year=trial.year, ticks=np.concatenate(ticks), truth=np.concatenate(truth),
-        said=np.concatenate(said), epochs=tuple(epochs),
+        said=np.concatenate(said), epochs=tuple(epochs), turns=tuple(np.cumsum([0, *map(len, ticks[:-1])]).tolist()),
     )  # fmt: skip
 
 
@@ -85,30 +98,36 @@ _Part = tuple[NDArray[np.int64], Float32, Float32, int]
 
 
 def _left_out(trial: Trial) -> list[_Part]:
-    from penstock.batch import training
-
     job = replace(trial.job, left_out=(*trial.job.left_out, trial.year))
-    return [_said(job, trial.year, training)]
+    return [_said(job, trial.year)]
 
 
 def _walked(trial: Trial) -> list[_Part]:
-    from penstock.batch import training
-
     parts = []
     for turn in turns(*trial.year, trial.every)[:: trial.skip]:
-        if turn.first - trial.job.first < 2 * (trial.job.rows or 0) // 2 + trial.job.spec.depth:
+        if turn.first - trial.job.first < (trial.job.rows or 0) + trial.job.spec.depth:
             continue  # too little came before it
-        parts.append(_said(replace(trial.job, last=turn.first), (turn.first, turn.last), training))
+        parts.append(_said(replace(trial.job, last=turn.first), (turn.first, turn.last)))
     return parts
 
 
-def _said(job: Job, span: Span, training) -> _Part:  # type: ignore[no-untyped-def]
+def _said(job: Job, span: Span) -> _Part:
     """What a fit of `job` says in `span`."""
-    from penstock.batch import fitting
-    from penstock.batch.history import past
-    from penstock.data.windows import Reason
+    from penstock.batch import fitting, training  # TensorFlow: seconds, and only where it is needed
 
     _, net, _, fit, history = training.fitted(job)
     rows = past(job.history.source, job.spec, job.ids, *span)
     at = np.flatnonzero((rows.windows.reason == Reason.OK) & rows.usable.all(axis=1))
     return rows.ends[at], rows.y[at], fitting.predict(net.model, rows.windows.x, at), fit.best_epoch
+
+
+def _biases(
+    spec: CorrectSpec, period_ns: int, ticks: NDArray[np.int64], residuals: Float32
+) -> NDArray[np.float64]:
+    """[n] what is added at each tick: what the residuals of the ticks before it came to."""
+    fold, one = Correction(Ways.of([spec], [1], period_ns)), np.zeros(1, np.intp)
+    added = np.zeros(len(ticks))
+    for i in range(len(ticks)):
+        added[i] = fold.bias[0]
+        fold.push(one, ticks[i : i + 1], residuals[i : i + 1])
+    return added

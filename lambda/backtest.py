@@ -54,22 +54,31 @@ def backtest_published(
     folder: Path | None = None,
     rows: int | None = None,
     plant: Path | None = None,
+    site_text: str = "",
     told: Told,
 ) -> Backtest:
     """The gas turbine's published protocol; `folder`: where its site is made and stays.
 
-    `rows`: of the first year only so many. `plant`: a plant.toml instead of the built-in choice. Raises SourceError
-    without the data, QueryError for wrong words, SiteError where `folder` is taken.
+    `rows`: of the first year only so many. `plant`: a plant.toml instead of the built-in choice. `site_text`: its
+    site.toml. Raises SourceError without the data, QueryError for wrong words, SiteError where `folder` is taken.
     """
     begun, file = time.monotonic(), plant or backtest_plant("gas-turbine.toml")
     grid = Grid(period_ns=load_plant(file).period_ns)
     course = published(years, targets, settings, grid, rows=rows)
-    with _site(folder, file) as site:
+    with _site(folder, file, site_text) as site:
         return _run(site, course, begun, told)
 
 
 def backtest_own(
-    site: Site, name: str, start: str, end: str | None, settings: Sequence[str], *, folder: Path | None, told: Told
+    site: Site,
+    name: str,
+    start: str,
+    end: str | None,
+    settings: Sequence[str],
+    *,
+    folder: Path | None = None,
+    site_text: str = "",
+    told: Told,
 ) -> Backtest:
     """One model of `site`, fitted on what lies before `start`, over [start, end) of its own archive.
 
@@ -92,7 +101,7 @@ def backtest_own(
         site.export(history, end=grid.time(walked[0]), quality=True)
         site.export(live, start=grid.time(walked[0]), end=grid.time(walked[1]), quality=True)
         course = own(plant, name, settings, walked, history=history, live=live)
-        with _site(folder, site.folder / "plant.toml") as made:
+        with _site(folder, site.folder / "plant.toml", site_text) as made:
             made.plant = plant
             return _run(made, course, begun, told)
 
@@ -105,10 +114,10 @@ def _run(site: Site, course: Course, begun: float, told: Told) -> Backtest:
 
 
 @contextmanager
-def _site(folder: Path | None, plant: Path) -> Iterator[Site]:
+def _site(folder: Path | None, plant: Path, site_text: str) -> Iterator[Site]:
     """A new site of that plant. Raises SiteError where the folder is one already."""
     if folder is not None and folder.exists() and any(folder.iterdir()):
         raise SiteError(f"{folder}: is not empty; a backtest begins from nothing, so give a new folder to --site")
     with tempfile.TemporaryDirectory(prefix="penstock-backtest-") as scratch:
-        with Site.create(folder or Path(scratch) / "site", plant) as site:
+        with Site.create(folder or Path(scratch) / "site", plant, site_text=site_text) as site:
             yield site
