@@ -7,8 +7,9 @@ fitted on its newest rows before every turn, it says that turn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 from distributed import Client, as_completed
@@ -59,16 +60,22 @@ class Told:
     epochs: tuple[int, ...]
     """Best epoch of each fit."""
 
-    def figures(self) -> dict[str, float]:
-        """Of the first target."""
-        return figures(self.truth[:, 0], self.said[:, 0])
+    def figures(self, ticks: NDArray[np.int64]) -> dict[str, float]:
+        """Of the first target, at those of its ticks alone."""
+        at = np.isin(self.ticks, ticks)
+        return figures(self.truth[at, 0], self.said[at, 0])
 
-    def corrected(self, spec: CorrectSpec, period_ns: int) -> dict[str, float]:
+    def corrected(self, ticks: NDArray[np.int64], spec: CorrectSpec, period_ns: int) -> dict[str, float]:
         """The same with each turn's answers corrected by the truths one tick old and older, as a stream corrects."""
-        said = self.said[:, 0].astype(np.float64)
+        said, at = self.said[:, 0].astype(np.float64), np.isin(self.ticks, ticks)
         for begin, end in zip(self.turns, (*self.turns[1:], len(said)), strict=True):
             said[begin:end] += _biases(spec, period_ns, self.ticks[begin:end], (self.truth - self.said)[begin:end, 0])
-        return figures(self.truth[:, 0], said)
+        return figures(self.truth[at, 0], said[at])
+
+
+def shared(told: Iterable[Told]) -> NDArray[np.int64]:
+    """The ticks at which all of them have an answer."""
+    return reduce(np.intersect1d, (one.ticks for one in told))
 
 
 def choose(client: Client, trials: Sequence[Trial], *, deadline_s: float = DEADLINE_S) -> Iterator[Told]:
@@ -115,15 +122,13 @@ def _said(job: Job, span: Span) -> _Part:
     """What a fit of `job` says in `span`."""
     from penstock.batch import fitting, training  # TensorFlow: seconds, and only where it is needed
 
-    _, net, _, fit, history = training.fitted(job)
+    _, net, _, fit = training.fitted(job)
     rows = past(job.history.source, job.spec, job.ids, *span)
     at = np.flatnonzero((rows.windows.reason == Reason.OK) & rows.usable.all(axis=1))
     return rows.ends[at], rows.y[at], fitting.predict(net.model, rows.windows.x, at), fit.best_epoch
 
 
-def _biases(
-    spec: CorrectSpec, period_ns: int, ticks: NDArray[np.int64], residuals: Float32
-) -> NDArray[np.float64]:
+def _biases(spec: CorrectSpec, period_ns: int, ticks: NDArray[np.int64], residuals: Float32) -> NDArray[np.float64]:
     """[n] what is added at each tick: what the residuals of the ticks before it came to."""
     fold, one = Correction(Ways.of([spec], [1], period_ns)), np.zeros(1, np.intp)
     added = np.zeros(len(ticks))

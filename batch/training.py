@@ -40,10 +40,10 @@ def train(job: Job, report: Report | None = None) -> Draft:
 
     Raises ModelError naming the model: too few windows, a fit that diverged, a network that fails.
     """
-    return _draft(*fitted(job, report)[:4])
+    return _draft(*fitted(job, report))
 
 
-def fitted(job: Job, report: Report | None = None) -> tuple[Job, Network, Sample, Fitted, Past]:
+def fitted(job: Job, report: Report | None = None) -> tuple[Job, Network, Sample, Fitted]:
     """The job with the span that was read, its network with the weights of the best epoch, and what it was fitted on.
 
     The network is one per shape and process: the next job of that shape takes it. Raises what `train` raises.
@@ -54,9 +54,9 @@ def fitted(job: Job, report: Report | None = None) -> tuple[Job, Network, Sample
     net = _network(job)
     network.set_scaling(net.model, scaling)
     job = replace(job, warm=warmed(net, job))
-    if job.lstm.ridge > 0 and job.warm is None:
+    if job.lstm.ridge > 0 and job.warm is None and network.is_ours(net.model):
         network.begin_linear(net.model, *linear_start(sample, scaling, job.lstm.ridge))
-    return job, net, sample, fitting.fit(net, sample, job.lstm, report), history
+    return job, net, sample, fitting.fit(net, sample, job.lstm, report)
 
 
 def read(job: Job) -> tuple[Job, Past]:

@@ -99,7 +99,7 @@ class LstmSpec:
     linear: bool = True
     """A linear path from the last row beside the LSTM."""
     ridge: float = 0.0
-    """More than 0: the linear path begins at a ridge fit of the last row with this penalty, and the epochs go on from it."""
+    """More than 0: the linear path begins at a ridge fit of the last row with this penalty."""
     epochs: int = 30
     patience: int = 4
     batch: int = 256

@@ -1,4 +1,4 @@
-"""`penstock backtest`: a past year walked through as if it were live, from nothing, and every method judged on the same rows.
+"""`penstock backtest`: a past year walked through as if it were live, every method judged on the same rows.
 
 The site of a backtest is its own: a folder that is named, or one that is gone afterwards. A user's site is only read.
 """
@@ -118,6 +118,8 @@ def _site(folder: Path | None, plant: Path, site_text: str) -> Iterator[Site]:
     """A new site of that plant. Raises SiteError where the folder is one already."""
     if folder is not None and folder.exists() and any(folder.iterdir()):
         raise SiteError(f"{folder}: is not empty; a backtest begins from nothing, so give a new folder to --site")
-    with tempfile.TemporaryDirectory(prefix="penstock-backtest-") as scratch:
-        with Site.create(folder or Path(scratch) / "site", plant, site_text=site_text) as site:
-            yield site
+    with (
+        tempfile.TemporaryDirectory(prefix="penstock-backtest-") as scratch,
+        Site.create(folder or Path(scratch) / "site", plant, site_text=site_text) as site,
+    ):
+        yield site

@@ -1,7 +1,7 @@
 """What a backtest walks through: whose history, which rows, which model says what. Values; nothing is opened here.
 
-The published benchmark's models stand in a plant file of their own, `data/plants/backtests/`; of a user's site it is one
-model of his own plant.toml.
+The published benchmark's models stand in a plant file of their own, `data/plants/backtests/`; of a user's site it is
+one model of its plant.toml.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from penstock.batch.protocol import SETTINGS, TURN_ROWS, Setting, Turn
+from penstock.data.grid import Grid
 from penstock.data.plant import CorrectSpec, ModelSpec, Plant
 from penstock.data.plants.datasets import gas_turbine
-from penstock.data.grid import Grid
 from penstock.errors import ModelError, ModelNotFound, QueryError, nearest
 
 GAS_TURBINE = "gas-turbine"
@@ -136,9 +136,7 @@ def words(what: str, asked: Sequence[str], allowed: Sequence[str]) -> tuple[str,
     return tuple(dict.fromkeys(asked)) or tuple(allowed)
 
 
-def own(
-    plant: Plant, name: str, settings: Sequence[str], span: tuple[int, int], *, history: Any, live: Any
-) -> Course:
+def own(plant: Plant, name: str, settings: Sequence[str], span: tuple[int, int], *, history: Any, live: Any) -> Course:
     """One model of a user's plant over the ticks of `span`. Raises QueryError for a setting that there is not."""
     settings = words("setting", settings, tuple(OWN))
     model = known_model(plant, name)
@@ -169,9 +167,7 @@ def corrected_plant(plant: Plant, name: str) -> Plant:
     if model.live.correct is not None:
         return plant
     correct = CorrectSpec(by="bias", over_ns=OVER_PERIODS * model.every_ns)
-    return replace(
-        plant, models={**plant.models, name: replace(model, live=replace(model.live, correct=correct))}
-    )
+    return replace(plant, models={**plant.models, name: replace(model, live=replace(model.live, correct=correct))})
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Figures that others have published on the gas turbine, and the bars that a backtest is held to. Citations, not results.
+"""What others have published on the gas turbine, and the bars that a backtest is held to: citations, not results.
 
 Kaya, Tüfekci, Uzun, Turk J Elec Eng & Comp Sci 27 (2019) 4783-4796, doi 10.3906/elk-1807-87: fitted on 2011 to 2013,
 tested on 2014 and 2015. What is not the paper's was found on the same files under the same protocol before there was a

@@ -1,9 +1,9 @@
-"""A backtest's walk through the product: history into the archive, fits on Dask, Triton, the stream turn by turn, the merge.
+"""A backtest's walk through the product: archive, fits on Dask, Triton, the stream turn by turn, the merge.
 
     load ─► train ─► deploy ─► stream 168 rows ─► train anew ─► deploy ─► stream 168 rows ─► ... ─► query ─► lanes
 
-What is judged is what the stream said. Workers and Triton stay up from the first turn to the last; a refit is trained on
-what lies before its turn, and answers whatever a gate would have found, as the peers' refits do.
+What is judged is what the stream said. Workers and Triton stay up from the first turn to the last; a refit is trained
+on what lies before its turn, and answers whatever a gate would have found, as the peers' refits do.
 """
 
 from __future__ import annotations

@@ -12,7 +12,17 @@ from typing import Annotated
 
 import typer
 
-from penstock import __version__, cli_backtest, cli_bench, cli_gate, cli_live, cli_models, cli_replay, cli_site, cli_tools
+from penstock import (
+    __version__,
+    cli_backtest,
+    cli_bench,
+    cli_gate,
+    cli_live,
+    cli_models,
+    cli_replay,
+    cli_site,
+    cli_tools,
+)
 from penstock.errors import PenstockError, PlantError
 
 app = typer.Typer(

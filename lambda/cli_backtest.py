@@ -21,7 +21,9 @@ def backtest(
     years: Annotated[str, typer.Option(help="With --plant: 2014, or 2014,2015; else all behind 2013.")] = "",
     target: Annotated[str, typer.Option(help="With --plant: of NOX,TEY,CO; else all.")] = "",
     setting: Annotated[str, typer.Option(help="static,live; with --plant also retrain,past-target,forecast-1.")] = "",
-    start: Annotated[str | None, typer.Option("--from", help="First time said; the model is fitted on what is before.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="First time said; the model is fitted on what is before.")
+    ] = None,
     end: Annotated[str | None, typer.Option("--to", help="End, not included; else where the readings end.")] = None,
     rows: Annotated[int | None, typer.Option(min=200, help="With --plant: only the first rows of one year.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder for charts, one HTML file per target.")] = None,
@@ -46,7 +48,9 @@ def backtest(
     if plant not in (None, "gas-turbine"):
         raise typer.BadParameter(f"--plant is {plant!r}; the published benchmark is of 'gas-turbine'")
     if model is not None and (start is None or years or target or choose or rows):
-        raise typer.BadParameter("a model of the site needs --from; --years, --target, --rows and --choose go with --plant")
+        raise typer.BadParameter(
+            "a model of the site needs --from; --years, --target, --rows and --choose go with --plant"
+        )
     with Progress("backtest") as bar:
         if choose:
             from penstock.backtest_choice import choice

@@ -59,7 +59,9 @@ def chart_of(target: str, rows: Sequence[Mapping[str, Any]], lanes: Mapping[str,
     drawn: list[Any] = []
     if len(bars):
         title = f"{target}: RMSE by setting and year"
-        drawn.append(bars.hvplot.bar(x="setting", y="rmse", by="method", title=title, width=WIDTH, height=HEIGHT, rot=20))
+        drawn.append(
+            bars.hvplot.bar(x="setting", y="rmse", by="method", title=title, width=WIDTH, height=HEIGHT, rot=20)
+        )
     for setting, lane in lanes.items():
         weekly = over_time(lane)
         if len(weekly):
@@ -84,5 +86,5 @@ def over_time(lane: Drawn) -> pd.DataFrame:
     squares = pd.DataFrame(
         {method: (values - lane.truth) ** 2 for method, values in lane.said.items()}, index=pd.DatetimeIndex(lane.times)
     ).dropna()
-    rmse = np.sqrt(squares.rolling(SMOOTH).mean())
+    rmse = squares.rolling(SMOOTH).mean() ** 0.5
     return rmse.iloc[:: max(1, len(rmse) // MOST_POINTS)]

@@ -34,7 +34,9 @@ def rows_of(seed: int, n: int, horizon: int, *, past: bool) -> Rows:
     return known_rows(ticks, x, y, horizon, past=past, silent=rng.random(n) < 0.1)
 
 
-def known_rows(ticks: NDArray[np.int64], x: Float, y: Float, horizon: int, *, past: bool, silent: NDArray[np.bool_]) -> Rows:
+def known_rows(
+    ticks: NDArray[np.int64], x: Float, y: Float, horizon: int, *, past: bool, silent: NDArray[np.bool_]
+) -> Rows:
     """What peers know at each tick: with a past, the target of the tick before (at the tick itself, if it is ahead)."""
     at = {int(tick): i for i, tick in enumerate(ticks)}
     newest = np.array([y[at[t]] if (t := int(tick) - 1 + horizon) in at and t <= tick else np.nan for tick in ticks])

@@ -141,7 +141,7 @@ def test_what_cannot_be_walked_is_told(site: Site, tmp_path: Path) -> None:
         backtest_own(site, "flo", minute(BEGIN), None, [], told=told)
     with pytest.raises(QueryError, match=r"16 windows of 'flow' lie before --from, at least 64"):
         backtest_own(site, "flow", minute(20), None, [], told=told)
-    with pytest.raises(QueryError, match="no setting 'lives'.*Did you mean 'live'"):
+    with pytest.raises(QueryError, match=r"no setting 'lives'.*Did you mean 'live'"):
         backtest_own(site, "flow", minute(BEGIN), None, ["lives"], told=told)
     (tmp_path / "taken").write_text("")
     with pytest.raises(SiteError, match="is not empty"):
@@ -166,7 +166,7 @@ def test_wrong_words_are_told(words: list[str], why: str) -> None:
 
 def test_a_year_that_is_not_there_or_is_fitted_on_is_told() -> None:
     _with_data()
-    with pytest.raises(SourceError, match="no gt_2031.csv"):
+    with pytest.raises(SourceError, match=r"no gt_2031\.csv"):
         backtest_published([2031], [], [], told=told)
     with pytest.raises(QueryError, match="2012 is fitted on"):
         backtest_published([2012], [], [], told=told)
