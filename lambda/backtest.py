@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock.backtest_course import Course, backtest_plant, corrected_plant, known_model, own, published
+from penstock.backtest_course import Course, backtest_plant, known_model, own, published, walked_plant
 from penstock.backtest_rows import Lane, table
 from penstock.backtest_walk import Told, lanes, walk
 from penstock.data.grid import Grid
@@ -95,7 +95,7 @@ def backtest_own(
             f"backtest: {max(before, 0)} windows of {name!r} lie before --from, at least {LEAST_WINDOWS} are needed; "
             "begin later, or import more history"
         )
-    plant = corrected_plant(site.plant, name)
+    plant = walked_plant(site.plant, name)
     with tempfile.TemporaryDirectory(prefix="penstock-backtest-") as scratch:
         history, live = (Path(scratch) / f"{part}.parquet" for part in ("history", "live"))
         site.export(history, end=grid.time(walked[0]), quality=True)

@@ -13,9 +13,9 @@ from typing import Any
 
 from penstock.batch.protocol import SETTINGS, TURN_ROWS, Setting, Turn
 from penstock.data.grid import Grid
-from penstock.data.plant import CorrectSpec, ModelSpec, Plant
+from penstock.data.plant import AggregateSpec, CorrectSpec, ModelSpec, Plant
 from penstock.data.plants.datasets import gas_turbine
-from penstock.errors import ModelError, ModelNotFound, QueryError, nearest
+from penstock.errors import ModelNotFound, QueryError, nearest
 
 GAS_TURBINE = "gas-turbine"
 FITTED_UNTIL = 2013
@@ -28,8 +28,8 @@ OWN = {
     "live": Setting(name="live", corrected=True),
 }
 """Settings of a user's own model: as plant.toml has it, fitted once; and the same, corrected."""
-OVER_PERIODS = 24
-"""Periods of the bias that corrects an own model whose plant.toml does not say how."""
+OVER_ANSWERS = 24
+"""Answers of the bias that corrects an own model whose plant.toml does not say how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,15 +161,13 @@ def known_model(plant: Plant, name: str) -> ModelSpec:
     return plant.models[name]
 
 
-def corrected_plant(plant: Plant, name: str) -> Plant:
-    """The plant, its model corrected by a bias over 24 periods where plant.toml does not say by what."""
+def walked_plant(plant: Plant, name: str) -> Plant:
+    """The plant of a walk: one model, corrected by a bias over 24 answers where plant.toml does not say by what.
+
+    No sources, and no sinks: a walk must not send a past year's predictions to anybody.
+    """
     model = plant.models[name]
-    if model.live.correct is not None:
-        return plant
-    correct = CorrectSpec(by="bias", over_ns=OVER_PERIODS * model.every_ns)
-    return replace(plant, models={**plant.models, name: replace(model, live=replace(model.live, correct=correct))})
-
-
-__all__ = [
-    "Course", "Entry", "Leg", "ModelError", "backtest_plant", "corrected_plant", "known_model", "own", "published",
-]  # fmt: skip
+    if model.live.correct is None:
+        correct = CorrectSpec(by="bias", over_ns=OVER_ANSWERS * model.every_ns)
+        model = replace(model, live=replace(model.live, correct=correct))
+    return replace(plant, models={name: model}, sources={}, sinks={}, aggregates=AggregateSpec())

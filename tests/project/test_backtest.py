@@ -42,6 +42,9 @@ inputs = ["A"]
 window = "4min"
 lstm = { units = 4, epochs = 12, ridge = 0.001 }
 interval = 0.9
+[sinks.room] # has no address: who asks for it fails, and a walk must send nothing
+kind = "mqtt"
+topic = "penstock/{plant}/{model}"
 """
 ROWS, BEGIN, CHANGED = 1000, 700, 850
 """Minutes; from CHANGED on another Y was measured."""
