@@ -35,6 +35,7 @@ class Fitted:
     epochs: int
     """Epochs run."""
     best_epoch: int
+    """0: what a ridge began with was never surpassed."""
     loss: float
     """Mean squared error of the validation part at the best epoch, in units of the change's variance."""
 
@@ -68,6 +69,8 @@ def fit(net: Network, sample: Sample, settings: LstmSpec, report: Report | None 
     order = np.random.default_rng(settings.seed)
     pass_over, judge = _ways(net, sample, train, size)
     best, best_epoch, kept, epoch = np.inf, 0, net.raw.get_weights(), 0
+    if settings.ridge > 0:  # what it begins with is an answer already, and perhaps the best one
+        best = float(np.mean((judge() - held_out) ** 2))
     for epoch in range(1, settings.epochs + 1):
         pass_over(order.permutation(len(sample.train)))
         loss = float(np.mean((judge() - held_out) ** 2))

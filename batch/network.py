@@ -182,6 +182,13 @@ def _fresh_dense(layer: Any, seed: int) -> list[Any]:
     return [kernel, np.zeros(layer.bias.shape, np.float32)] if layer.use_bias else [kernel]
 
 
+def begin_linear(model: keras.Model, kernel: Float32, bias: Float32) -> None:
+    """Give the linear path its weights [F, O], and the head the bias [O] and no weights: it then says those alone."""
+    model.get_layer("linear").set_weights([kernel])
+    head = model.get_layer("head")
+    head.set_weights([np.zeros(head.kernel.shape, np.float32), bias])
+
+
 def is_ours(model: keras.Model) -> bool:
     """Whether the model is the standard network, which the engine can repeat from arrays."""
     named = {layer.name: layer for layer in model.layers}

@@ -219,6 +219,10 @@ def _settings(model: ModelSpec, overrides: Mapping[str, Any]) -> LstmSpec:
         raise ModelError(f"model {model.name!r}: lstm units, layers, epochs and batch must be at least 1")
     if not 0.0 < settings.validation < 1.0 or settings.learning_rate <= 0:
         raise ModelError(f"model {model.name!r}: lstm validation must lie between 0 and 1, learning_rate above 0")
+    if settings.ridge < 0 or (settings.ridge > 0 and not settings.linear):
+        raise ModelError(
+            f"model {model.name!r}: lstm ridge must be 0 or more, and needs linear = true where it is more"
+        )
     return settings
 
 

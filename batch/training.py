@@ -41,14 +41,23 @@ def train(job: Job, report: Report | None = None) -> Draft:
 
     Raises ModelError naming the model: too few windows, a fit that diverged, a network that fails.
     """
+    return _draft(*fitted(job, report))
+
+
+def fitted(job: Job, report: Report | None = None) -> tuple[Job, Network, Sample, Fitted]:
+    """The job with the span that was read, its network with the weights of the best epoch, and what it was fitted on.
+
+    The network is one per shape and process: the next job of that shape takes it. Raises what `train` raises.
+    """
     job, history = read(job)
     sample = sampled(job, history)
     scaling = _scaling(job, sample)
     net = _network(job)
     network.set_scaling(net.model, scaling)
     job = replace(job, warm=warmed(net, job))
-    fitted = fitting.fit(net, sample, job.lstm, report)
-    return _draft(job, net, sample, fitted)
+    if job.lstm.ridge > 0 and job.warm is None and network.is_ours(net.model):
+        network.begin_linear(net.model, *linear_start(sample, scaling, job.lstm.ridge))
+    return job, net, sample, fitting.fit(net, sample, job.lstm, report)
 
 
 def read(job: Job) -> tuple[Job, Past]:
@@ -153,6 +162,18 @@ def _scaling(job: Job, sample: Sample) -> Scaling:
     mean, inv = input_scaling(sample)
     scale, shift = output_scaling(sample)
     return Scaling(relative=sample.relative, mean=mean, inv=inv, scale=scale, shift=shift, last=last)
+
+
+def linear_start(sample: Sample, scaling: Scaling, penalty: float) -> tuple[Float32, Float32]:
+    """`kernel` [F, O] and `bias` [O] of the linear path: a ridge fit of the scaled change on the scaled last row."""
+    z = sample.x[sample.train, -1, :].astype(np.float64)
+    z = (z * (1 - scaling.relative) - scaling.mean) * scaling.inv
+    wanted = (sample.change(sample.train).astype(np.float64) - scaling.shift) / scaling.scale
+    centre, middle = z.mean(axis=0), wanted.mean(axis=0)
+    z -= centre
+    gram = z.T @ z / len(z) + penalty * np.eye(z.shape[1])
+    kernel = np.linalg.solve(gram, z.T @ (wanted - middle) / len(z))
+    return kernel.astype(np.float32), (middle - centre @ kernel).astype(np.float32)
 
 
 def _network(job: Job) -> Network:

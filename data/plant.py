@@ -98,6 +98,8 @@ class LstmSpec:
     """Predict the change from the newest known target; None: yes where past_target is given."""
     linear: bool = True
     """A linear path from the last row beside the LSTM."""
+    ridge: float = 0.0
+    """More than 0: the linear path begins at a ridge fit of the last row with this penalty."""
     epochs: int = 30
     patience: int = 4
     batch: int = 256

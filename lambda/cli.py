@@ -15,6 +15,7 @@ import typer
 from penstock import (
     __version__,
     cli_apply,
+    cli_backtest,
     cli_bench,
     cli_challengers,
     cli_gate,
@@ -48,6 +49,7 @@ for group in (
     cli_proof,
     cli_tools,
     cli_years,
+    cli_backtest,
     cli_bench,
     cli_challengers,
 ):

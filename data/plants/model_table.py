@@ -249,6 +249,7 @@ def _lstm(table: Table) -> LstmSpec:
         layers=table.whole("layers", base.layers),
         change_from_last=table.flag("change_from_last") if "change_from_last" in table else None,
         linear=table.flag("linear", base.linear),
+        ridge=share("ridge", base.ridge, "a number, 0 or more", lambda v: v >= 0),
         epochs=table.whole("epochs", base.epochs),
         patience=table.whole("patience", base.patience, 0),
         batch=table.whole("batch", base.batch),

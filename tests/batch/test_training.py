@@ -206,3 +206,26 @@ def test_the_plan_refuses_what_cannot_be(history: History) -> None:
         waterworks.jobs(history, flow, wish=Wish(models=["flo"]))
     with pytest.raises(ModelError, match="no readings in the training span"):
         waterworks.jobs(history, flow, wish=Wish(start_ns=history.grid.time(history.last)))
+
+
+def test_a_linear_path_that_begins_at_a_ridge_says_the_ridge_where_nothing_is_better(history: History) -> None:
+    """A rate at which nothing can be learned: the ridge stays, and is the one of the plain normal equations."""
+    (job,) = waterworks.jobs(history, waterworks.model("flow", past_target=False))
+    job = replace(job, lstm=replace(job.lstm, ridge=0.01, units=2, epochs=2, learning_rate=10.0, patience=0))
+    draft = training.train(job)
+    assert draft.card["fit"]["best_epoch"] == 0
+    _, sample = training.read(job)[0], training.sampled(*training.read(job))
+    x, y = sample.x[sample.train, -1, :].astype(np.float64), sample.y[sample.train].astype(np.float64)
+    every = sample.x[sample.train].astype(np.float64)
+    z = (x - every.mean(axis=(0, 1))) / every.std(axis=(0, 1))
+    centred = z - z.mean(axis=0)
+    slope = np.linalg.solve(
+        centred.T @ centred / len(z) + 0.01 * np.eye(z.shape[1]), centred.T @ (y - y.mean(0)) / len(z)
+    )
+    said = network.from_bytes(draft.keras).predict(sample.x[sample.train], verbose=0)
+    np.testing.assert_allclose(said, y.mean(axis=0) + centred @ slope, atol=2e-3 * y.std())
+
+
+def test_a_ridge_without_a_linear_path_is_told(history: History) -> None:
+    with pytest.raises(ModelError, match="needs linear = true"):
+        waterworks.jobs(history, waterworks.model("flow"), wish=Wish(lstm={"ridge": 0.1, "linear": False}))
