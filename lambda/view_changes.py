@@ -16,6 +16,7 @@ from penstock.data.frame import Frame
 from penstock.data.journal.ledger import LATE, REVISED, late_list
 from penstock.data.views.changes import Ranges, joined
 from penstock.data.views.made import Made
+from penstock.data.views.spans import both, covered
 from penstock.data.window_spec import WindowSpec
 from penstock.errors import JournalError
 
@@ -29,6 +30,18 @@ def complete_until(head: Head, spec: WindowSpec) -> int:
     """One past the newest tick of which `head` has all that was in time: closed by the clock, where there is one."""
     known = head.newest if head.closed is None else min(head.newest, head.closed)
     return known - spec.wait
+
+
+def changed(site: Site, name: str, made: Made, head: Head) -> Ranges:
+    """Ticks of the view `made` of a model that cells which came since may change, each by the windows of its version.
+
+    Those of versions that are stored no more are left out: nobody can say them again.
+    """
+    found: list[tuple[int, int]] = []
+    for version in {version for _, _, version in made.spans} & set(site.models.versions(name)):
+        spec = WindowSpec.from_json(site.models.card(name, version)["spec"])
+        found += both(changed_since(site, made, head, spec), covered(made.spans, version))
+    return joined(found)
 
 
 def changed_since(site: Site, made: Made, head: Head, spec: WindowSpec) -> Ranges:

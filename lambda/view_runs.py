@@ -27,7 +27,7 @@ from penstock.data.views.made import Made
 from penstock.data.views.spans import Spans, length, minus, painted
 from penstock.data.window_spec import WindowSpec
 from penstock.errors import ArchiveBusy, ModelNotFound
-from penstock.view_changes import changed_since, complete_until
+from penstock.view_changes import changed, complete_until
 
 if TYPE_CHECKING:
     from penstock.site import Site
@@ -62,7 +62,7 @@ def brought_up(site: Site, name: str, progress: Progress | None = None) -> Recom
     with _alone(site, name) as folder:
         head, champion = site.readings.head(), champion_of(site, name)
         spec = WindowSpec.from_json(champion.card["spec"])
-        before = _before(site, folder, spec, head)
+        before = before_of(site, folder, spec, head)
         complete = complete_until(head, spec)
         history_ns = site.plant.models[name].view.history_ns if name in site.plant.models else None
         begin = head.span[0]
@@ -71,7 +71,7 @@ def brought_up(site: Site, name: str, progress: Progress | None = None) -> Recom
         stored = set(site.models.versions(name))
         wanted = due(
             before, champion=champion.version, begin=begin, complete=complete, stored=stored,
-            changed=() if before is None else changed_since(site, before, head, spec),
+            changed=() if before is None else changed(site, name, before, head),
         )  # fmt: skip
         base = replace(before or Made(position=0, closed=None), position=head.position, closed=head.closed)
         run = _Run(site=site, folder=folder, head=head, champion=champion, anew=before is None, whole=True)
@@ -82,7 +82,7 @@ def again(site: Site, name: str, first: int, last: int, progress: Progress | Non
     """Compute ticks first..last-1 with the live version, whatever the view has of them. Raises as `brought_up`."""
     with _alone(site, name) as folder:
         head, champion = site.readings.head(), champion_of(site, name)
-        before = _before(site, folder, WindowSpec.from_json(champion.card["spec"]), head)
+        before = before_of(site, folder, WindowSpec.from_json(champion.card["spec"]), head)
         base = before or Made(position=head.position, closed=head.closed)
         spans = ((first, last, champion.version),) if first < last else ()
         wanted = Due(spans=spans, changed=base.todo)
@@ -111,7 +111,7 @@ def _alone(site: Site, name: str) -> Iterator[Path]:
         raise ArchiveBusy(f"{name}: is being recomputed by another process; wait for it to end") from None
 
 
-def _before(site: Site, folder: Path, spec: WindowSpec, head: Head) -> Made | None:
+def before_of(site: Site, folder: Path, spec: WindowSpec, head: Head) -> Made | None:
     """What the view is of; None where there is none, or one of other targets: its rows say something else."""
     view = BatchView.open(folder)
     if view is None or not _alike(site, folder.name, view.attributes, spec):
@@ -148,7 +148,7 @@ class _Run:
         work = pieces(wanted, PIECE_TICKS)
         total, done = length((a, b) for a, b, _ in wanted.spans), 0
         made = replace(base, todo=wanted.changed)
-        changed = length(wanted.changed) - length(minus(wanted.changed, [(a, b) for a, b, _ in wanted.spans]))
+        again = length(wanted.changed) - length(minus(wanted.changed, [(a, b) for a, b, _ in wanted.spans]))
         for k, piece in enumerate(work, start=1):
             made = replace(made, spans=_painted(made.spans, piece), todo=todo_of(wanted, work[:k]))
             self._commit(piece, made, first=k == 1, last=k == len(work))
@@ -160,7 +160,7 @@ class _Run:
         view = BatchView.open(self.folder)
         start, seam = (0, 0) if view is None else (view.attributes["start"], view.seam)
         return Recomputed(
-            model=self.champion.name, version=self.champion.version, ticks=total, changed=changed, start=start,
+            model=self.champion.name, version=self.champion.version, ticks=total, changed=again, start=start,
             seam=seam,
         )  # fmt: skip
 
