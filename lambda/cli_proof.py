@@ -47,7 +47,7 @@ def reconcile(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # -2h is a time
 def explain(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     time: Annotated[str, typer.Argument(help="The time predicted for: 2014-01-10T12:00, or -1h before the newest.")],
