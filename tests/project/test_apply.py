@@ -6,6 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 from penstock import applying
 from penstock.cli import app
 from penstock.data.models import Draft, Golden
+from penstock.data.plants.editions import Editions
 from penstock.data.window_spec import WindowSpec
 from penstock.errors import ModelNotFound, PlantError, QueryError, SiteError
 from penstock.site import Site
@@ -222,6 +225,25 @@ def test_a_reader_never_sees_half_of_it(folder: Path) -> None:
         for _ in steps:
             pass
         assert reader.communicate(timeout=60)[0].split() == ["HEAT", "T2", "T3", "SUM"]
+
+
+def test_who_reads_is_waited_for(folder: Path) -> None:
+    """No file is put in place under somebody who reads the others."""
+    source, seen = folder / "new" / "plant.toml", []
+    with Site.open(folder / "site") as site:
+        steps = applying.steps(site, source, applying.propose(site, source), "")
+        writer = threading.Thread(target=lambda: [seen.append(step) for step in steps])
+        with Editions(folder / "site").reading():
+            writer.start()
+            until = time.monotonic() + 60
+            while "holds" not in seen and time.monotonic() < until:
+                time.sleep(0.01)
+            writer.join(0.5)
+            assert seen[-1] == "holds"
+            assert bytes_of(folder / "site") == bytes_of(folder)
+        writer.join(60)
+        assert seen[-1] == "taken over"
+        assert bytes_of(folder / "site") == bytes_of(folder / "new")
 
 
 def test_two_at_once_are_told_apart(folder: Path) -> None:
