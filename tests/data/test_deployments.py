@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.data.deployments import Deployment, Registry, answering, previous
+from penstock.data.deployments import Deployment, Registry, answering, challenging, previous
 from penstock.errors import ModelError
 
 
@@ -66,13 +66,17 @@ def test_many_writers_each_see_the_one_before(tmp_path: Path) -> None:
 
 
 def test_an_unknown_action_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="action 'delete'; allowed: deploy, promote, rollback, undeploy"):
+    with pytest.raises(
+        ModelError, match="action 'delete'; allowed: deploy, promote, rollback, undeploy, challenge, dismiss"
+    ):
         Registry(tmp_path / "r.sqlite").record("nox", 1, "delete", "ana", None)  # type: ignore[arg-type]
 
 
 def rows(text: str) -> list[Deployment]:
     """ "d1 p2 r1 u1": deploy 1, promote 2, rollback 1, undeploy 1."""
-    words = {"d": "deploy", "p": "promote", "r": "rollback", "u": "undeploy"}
+    words = {
+        "d": "deploy", "p": "promote", "r": "rollback", "u": "undeploy", "c": "challenge", "x": "dismiss",
+    }  # fmt: skip
     return [
         Deployment(id=i, name="nox", version=int(w[1:]), action=words[w[0]], who="ana", at="")  # type: ignore[arg-type]
         for i, w in enumerate(text.split())
@@ -98,6 +102,34 @@ def rows(text: str) -> list[Deployment]:
 )
 def test_what_a_roll_back_goes_to(told: str, target: int | None) -> None:
     assert previous(rows(told)) == target
+
+
+@pytest.mark.parametrize(
+    ("told", "challenger", "champion"),
+    [
+        ("d1", None, 1),
+        ("d1 c2", 2, 1),
+        ("d1 c2 c3", 3, 1),
+        ("d1 c2 x2", None, 1),
+        ("d1 c2 c3 x2", 3, 1),  # what was dismissed was no challenger any more
+        ("d1 c2 p2", None, 2),
+        ("d1 c2 d2", None, 2),
+        ("d1 c2 d3", 2, 3),
+        ("d1 d2 c1 r1", None, 1),
+        ("d1 c2 u1", None, None),
+    ],
+)
+def test_who_is_scored_beside_the_champion(told: str, challenger: int | None, champion: int | None) -> None:
+    assert challenging(rows(told)).get("nox") == challenger
+    assert answering(rows(told)).get("nox") == champion
+
+
+@given(st.lists(st.sampled_from("dprucx"), max_size=12), st.lists(st.integers(1, 4), min_size=12, max_size=12))
+def test_challengers_move_no_champion(steps: list[str], versions: list[int]) -> None:
+    log = [f"{step}{version}" for step, version in zip(steps, versions, strict=False)]
+    champions = " ".join(word for word in log if word[0] not in "cx")
+    assert answering(rows(" ".join(log))) == answering(rows(champions))
+    assert previous(rows(" ".join(log))) == previous(rows(champions))
 
 
 @given(st.lists(st.sampled_from("dpb"), max_size=30))

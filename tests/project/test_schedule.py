@@ -246,6 +246,6 @@ def test_a_retrain_that_cannot_be_done_is_tried_again_and_told(folder: Path) -> 
         stop.set()
         thread.join(60)
     assert not thread.is_alive()
-    assert said[0].startswith("retrains one, three")
+    assert "retrains one, three" in said
     assert "next at " in said[-1]
     assert "one, three could not be retrained: penstock: there is no history to train on" in said[-1]
