@@ -69,7 +69,8 @@ class Told:
         """The same with each turn's answers corrected by the truths one tick old and older, as a stream corrects."""
         said, at = self.said[:, 0].astype(np.float64), np.isin(self.ticks, ticks)
         for begin, end in zip(self.turns, (*self.turns[1:], len(said)), strict=True):
-            said[begin:end] += _biases(spec, period_ns, self.ticks[begin:end], (self.truth - self.said)[begin:end, 0])
+            part = slice(begin, end)
+            said[part] += _added(spec, period_ns, self.ticks[part], self.truth[part, 0], self.said[part, 0])
         return figures(self.truth[at, 0], said[at])
 
 
@@ -128,11 +129,14 @@ def _said(job: Job, span: Span) -> _Part:
     return rows.ends[at], rows.y[at], fitting.predict(net.model, rows.windows.x, at), fit.best_epoch
 
 
-def _biases(spec: CorrectSpec, period_ns: int, ticks: NDArray[np.int64], residuals: Float32) -> NDArray[np.float64]:
-    """[n] what is added at each tick: what the residuals of the ticks before it came to."""
+def _added(
+    spec: CorrectSpec, period_ns: int, ticks: NDArray[np.int64], truth: Float32, said: Float32
+) -> NDArray[np.float64]:
+    """[n] what is added to what was `said` at each tick: by the residuals of the ticks before it."""
     fold, one = Correction(Ways.of([spec], [1], period_ns)), np.zeros(1, np.intp)
     added = np.zeros(len(ticks))
     for i in range(len(ticks)):
-        added[i] = fold.bias[0]
-        fold.push(one, ticks[i : i + 1], residuals[i : i + 1])
+        here = slice(i, i + 1)
+        added[i] = fold.at(one, said[here])[0]
+        fold.push(one, ticks[here], truth[here] - said[here], said[here])
     return added
