@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penstock.batch import field
-from penstock.batch.choosing import _biases
+from penstock.batch.choosing import _added
 from penstock.batch.field import Rows, Say, answers, ridge
 from penstock.batch.protocol import SETTINGS, Setting, common, corrected, figures, quarters, turns
 from penstock.data.plant import HOUR_NS, CorrectSpec
@@ -130,7 +130,8 @@ def test_a_tried_correction_is_the_streams_own(seed: int, over: int) -> None:
     rng = np.random.default_rng(seed)
     residuals = rng.normal(size=30).astype(np.float32)
     ticks = np.arange(30, dtype=np.int64)
-    found = _biases(CorrectSpec(by="bias", over_ns=over * HOUR_NS), HOUR_NS, ticks, residuals)
+    said = rng.normal(size=30).astype(np.float32)
+    found = _added(CorrectSpec(by="bias", over_ns=over * HOUR_NS), HOUR_NS, ticks, said + residuals, said)
     slow = [np.mean(residuals[max(0, i - over) : i]) if i else 0.0 for i in range(30)]
     np.testing.assert_allclose(found, slow, atol=1e-6)
 
