@@ -205,11 +205,13 @@ def _models(site: Site, now_ns: int) -> list[tuple[str, int, int]]:
 
 
 def _shown(site: Site, name: str) -> set[int]:
-    """Versions whose answers stand in the batch view."""
+    """The challenger, and versions whose answers stand in the batch view."""
+    challenger = site.models.challenger(name)
+    beside = set() if challenger is None else {challenger}
     view = BatchView.open(site.folder / "views" / "batch" / name)
     if view is None:
-        return set()
-    return {int(v) for v in np.unique(view.read(-(2**62), 2**62).versions) if v > 0}
+        return beside
+    return beside | {int(v) for v in np.unique(view.read(-(2**62), 2**62).versions) if v > 0}
 
 
 def _said(site: Site, now_ns: int) -> tuple[int | None, Rows]:

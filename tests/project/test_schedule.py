@@ -223,7 +223,7 @@ def test_up_runs_the_schedule_where_there_is_one(folder: Path) -> None:
     assert "schedule" not in [plan.name for plan in plans(folder, None, 0)]
     with (
         Site.open(folder) as site,
-        pytest.raises(SiteError, match=r"no model of plant.toml has retrain.cron or view.cron"),
+        pytest.raises(SiteError, match=r"no model of plant.toml has retrain.cron, on_drift or live, or view.cron"),
     ):
         Schedule(site.folder, site.plant)
 
