@@ -263,6 +263,7 @@ def test_tags_registered_while_the_archiver_begins_wait_for_the_next_time(tmp_pa
     assert archive.head().position == 1
     asyncio.run(upkeep.at_the_end(None))
     assert archive.head().position == 2
+    upkeep.let_go()
     assert archive.read(np.array([5], np.int32), 0, 1).values.tolist() == [[7.0]]
     journal.close()
 
