@@ -63,8 +63,8 @@ def frame(path: Path) -> pd.DataFrame:
 @pytest.mark.parametrize("block", [4_000_000, 192])
 def test_all_formats_hold_the_readings(name: str, block: int, site: Site, tmp_path: Path) -> None:
     whole = penstock.export.export(
-        site, tmp_path / name, start=None, end=None, pattern="*", quality=False, overwrite=False, progress=None,
-        block_cells=block,
+        site, tmp_path / name, start=None, end=None, pattern="*", quality=False, retired=False, overwrite=False,
+        progress=None, block_cells=block,
     )  # fmt: skip
     assert whole["readings"] == READINGS
     found = frame(tmp_path / name)
