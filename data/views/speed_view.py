@@ -90,7 +90,8 @@ class SpeedView:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Autocommit with BEGIN written out: python's own transactions would commit behind our back.
             connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # of a new file: what is pruned can be given back
+            if not connection.execute("PRAGMA page_count").fetchone()[0]:  # said again, it would write every time
+                connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # what is pruned can be given back
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             _bring_up(connection, path)

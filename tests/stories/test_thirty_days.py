@@ -35,6 +35,7 @@ from penstock.data.archive import Archive
 from penstock.data.grid import Cells
 from penstock.data.simulator import Simulator
 from penstock.data.simulator_station import START_NS, Station
+from penstock.data.views.predictions import Predictions
 from penstock.data.views.speed_view import SpeedView
 from penstock.data.windows import Reason
 from penstock.errors import ModelNotFound, QueryError
@@ -222,15 +223,35 @@ def test_both_layers_agree_and_what_differs_is_named(site: Site) -> None:
     assert row["state"] == "ok"
 
 
+def test_what_killed_runs_left_is_brought_up_to_what_computing_it_from_scratch_gives(site: Site) -> None:
+    """However far they got: new ticks, and those that late readings came for since."""
+    site.recompute("power")
+    view = site.desk().batch("power")
+    assert view is not None
+    assert view.seam > FIRST + END - DAY
+    again, kept = from_scratch(site), view.read(FIRST + HISTORY, FIRST + END)
+    assert (kept.ticks == again.ticks[: len(kept.ticks)]).all()
+    assert len(kept.ticks) > (DAYS - 1) * DAY
+    assert (kept.reasons == again.reasons[: len(kept.ticks)]).all()
+    apart = np.abs(kept.values - again.values[: len(kept.ticks)]) / site.artifact("power").card["target_scale"][0]
+    assert np.nanmax(apart) <= 1e-5
+    assert (np.isnan(kept.values) == np.isnan(again.values[: len(kept.ticks)])).all()
+
+
+def from_scratch(site: Site) -> Predictions:
+    source = Source(folder=site.readings.folder, snapshot=site.readings.head().snapshot)
+    ids = [site.desk().ids[name] for name in ("FUEL", "AMBIENT_T", "POWER")]
+    return compute_view(site.parts.client(), site.artifact("power"), source, ids, FIRST + HISTORY, FIRST + END)
+
+
 def test_the_merged_view_is_what_computing_it_from_scratch_gives(site: Site) -> None:
+    """With the seam in the middle: a view that is lost is made anew."""
     seam = HISTORY + 700
+    shutil.rmtree(site.folder / "views" / "batch" / "power")
     told = site.recompute("power", start_of(HISTORY), start_of(seam))
     assert told["reconciled"]["unexplained"] == 0
     run = site.reconcile(start=start_of(HISTORY))
-    artifact, grid = site.artifact("power"), site.readings.grid
-    source = Source(folder=site.readings.folder, snapshot=site.readings.head().snapshot)
-    ids = [site.desk().ids[name] for name in ("FUEL", "AMBIENT_T", "POWER")]
-    again = compute_view(site.parts.client(), artifact, source, ids, FIRST + HISTORY, FIRST + END)
+    artifact, grid, again = site.artifact("power"), site.readings.grid, from_scratch(site)
     answer = site.query("power", start_of(HISTORY))
     assert answer.attrs["holes"] == 0
     layers = answer["layer"].values
