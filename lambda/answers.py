@@ -35,7 +35,7 @@ from penstock.data.views.speed_view import SaidRows, SpeedView
 from penstock.data.windows import WindowSpec, answers_at, targets
 from penstock.errors import ModelError
 from penstock.merge import Truth, merged
-from penstock.outputs import Outputs, OutputsOf, columns, fitted, fitted_said, of_store
+from penstock.outputs import Outputs, OutputsOf, columns, fitted, fitted_said, of_store, spoke
 
 NOTHING = LiveSpec()
 """Nothing beside."""
@@ -224,7 +224,7 @@ def _live(desk: Desk, model: str, outputs: int, rows: SaidRows | None) -> Predic
 def _in_sample(desk: Desk, model: str, rows: SaidRows) -> NDArray[np.bool_]:
     """[n] whether each tick lies in the training span of the version that spoke."""
     inside = np.zeros(len(rows.ticks), bool)
-    for version in np.unique(rows.versions[rows.versions > 0]).tolist():
+    for version in spoke(rows.versions):
         try:
             trained = desk.store.card(model, version)["trained"]  # a ready-made model does not say on what
         except ModelError:  # nobody knows any more

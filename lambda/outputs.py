@@ -80,19 +80,27 @@ def of_store(store: ModelStore, model: str) -> OutputsOf:
     return outputs_of
 
 
+def spoke(versions: Versions) -> list[int]:
+    """The versions that there are, ascending; 0 and below are none."""
+    return [int(version) for version in np.flatnonzero(np.bincount(np.maximum(versions, 0))) if version]
+
+
 def _places(versions: Versions, width: int, asked: Outputs, outputs_of: OutputsOf) -> NDArray[np.int64] | None:
     """[n, O] the column of each asked target, NOBODY where it has none, DROPPED where the row is no answer.
 
     None: all rows are as they are asked for.
     """
     own = list(range(len(asked[0])))
-    found, alike = np.full((len(versions), len(own)), NOBODY, np.int64), width == len(own)
-    for version in np.unique(versions[versions > 0]).tolist():
+    at = {}
+    for version in spoke(versions):
         said = outputs_of(version)
-        at = (own if width == len(own) else None) if said is None else columns(asked, said)
-        alike &= at == own
-        found[versions == version] = DROPPED if at is None or max(at) >= width else at
-    return None if alike else found
+        at[version] = (own if width == len(own) else None) if said is None else columns(asked, said)
+    if width == len(own) and all(place == own for place in at.values()):
+        return None
+    found = np.full((len(versions), len(own)), NOBODY, np.int64)
+    for version, place in at.items():
+        found[versions == version] = DROPPED if place is None or max(place) >= width else place
+    return found
 
 
 def _moved(values: NDArray[np.float32], at: NDArray[np.int64]) -> NDArray[np.float32]:

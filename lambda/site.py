@@ -477,7 +477,7 @@ class Site:
         last = -(-(stop - grid.origin_ns) // grid.period_ns)
         live = self.plant.models[name].live if name in self.plant.models else answers.NOTHING
         answer = answers.query(desk, name, spec, first, last, strict=strict, live=live, version=version)
-        if not answer.layer.values.astype(bool).any():
+        if answer.attrs["holes"] == answer.sizes["time"]:
             refuse_pruned(self, stop, QueryError)
         return answer.assign_attrs(open=open_ticks if end is None else 0, **marks(desk))
 

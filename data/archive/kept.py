@@ -129,7 +129,7 @@ def _chunks(view: View, place: Place) -> Iterator[tuple[Key, tuple[SegmentName, 
     name, which, out, columns, to, ticks, rows = place
     array, form = view.array(name, which), view.form(name, which)
     assert form is not None
-    long, wide = form.shape
+    (long, wide), path = form.shape, _bare(array.path)
     for column, at in zip(columns.tolist(), to.tolist(), strict=True):
         if column >= array.shape[1]:
             continue
@@ -137,7 +137,7 @@ def _chunks(view: View, place: Place) -> Iterator[tuple[Key, tuple[SegmentName, 
             t0, t1 = max(begin, ticks.start), min(begin + long, ticks.stop)
             into = out[rows.start + t0 - ticks.start : rows.start + t1 - ticks.start, at]
             yield (
-                (_bare(array.path), begin // long, column // wide, column),
+                (path, begin // long, column // wide, column),
                 (name, which),
                 into,
                 slice(t0 - begin, t1 - begin),
