@@ -80,8 +80,9 @@ def schedule(
 
     from penstock.gate_screen import schedule_table
     from penstock.retraining import now
-    from penstock.schedule import Schedule, brought_up, listing
+    from penstock.schedule import Schedule
     from penstock.site import Site
+    from penstock.turns import brought_up, listing
 
     with Site.open(site) as opened:
         kept, runs, zone = Schedule(opened.folder, opened.plant), opened.runs.all(), opened.plant.timezone

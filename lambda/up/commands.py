@@ -18,8 +18,8 @@ from penstock.data.plant import Plant
 from penstock.data.plants.editions import Editions
 from penstock.data.plants.plant_file import load_plant
 from penstock.errors import SiteError, Unavailable
-from penstock.schedule import scheduled
 from penstock.settings import open_settings
+from penstock.turns import scheduled
 from penstock.up.child import Child
 from penstock.up.part import Plan
 from penstock.up.processes import Process

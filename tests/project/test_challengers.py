@@ -192,6 +192,20 @@ def test_every_step_of_a_trial_may_be_a_process_last(site: Site, triton) -> None
         end_due(site)
         assert moves(site)[5:] == [("challenge", None, 2), ("dismiss", 2, None)]
         assert [model.name for model in pool.models()] == ["now"]
+
+        # What comes behind the record comes once per trial.
+        rest = [(True, step) for step in PROMOTE[PROMOTE.index("recorded") + 1 :]]
+        for promoted, step in [*rest, *((False, step) for step in DISMISS[DISMISS.index("dismissed") + 1 :])]:
+            champion = site.models.champion("now")
+            other = 3 - champion
+            better = other if promoted else champion
+            site.challenge("now", other, span="1h")
+            _say(site, better=better)
+            killed.behind("end", step)
+            assert (site.models.champion("now"), site.models.challenger("now")) == (better, None), step
+            assert pool.predict("now", window).version == better, step
+            end_due(site)
+            assert [model.name for model in pool.models()] == ["now"], step
     with pytest.raises(ModelNotFound, match="now: has no challenger"):
         site.dismiss("now")
 

@@ -19,8 +19,9 @@ from penstock.data.plants.plant_file import check_plant, load_plant
 from penstock.data.runs import Run
 from penstock.data.windows import WindowSpec
 from penstock.drifting import drifted, rests
-from penstock.schedule import Schedule, Turn, missed
+from penstock.schedule import Schedule
 from penstock.site import Site
+from penstock.turns import Turn, missed
 
 NOW = "2026-03-08T02:00:00+00:00"
 RUN = Run(

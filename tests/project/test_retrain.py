@@ -30,10 +30,11 @@ from penstock.data.runs import Run
 from penstock.errors import RetrainBusy
 from penstock.promoting import audit, promote
 from penstock.retraining import LOCK, alone, retrain
-from penstock.schedule import Schedule, missed
+from penstock.schedule import Schedule
 from penstock.serving.deploy import Deployer
 from penstock.serving.pool import Pool
 from penstock.site import Site
+from penstock.turns import missed
 
 PLANT = """
 [plant]

@@ -15,8 +15,9 @@ from penstock.data.plants.cron_text import parse_cron
 from penstock.data.plants.plant_file import check_plant, load_plant
 from penstock.data.runs import Run
 from penstock.errors import SiteError
-from penstock.schedule import Schedule, Turn, brought_up, listing, missed, next_time, trigger_of, turns
+from penstock.schedule import Schedule
 from penstock.site import Site
+from penstock.turns import Turn, brought_up, listing, missed, next_time, trigger_of, turns
 from penstock.up.commands import plans
 
 PLANT = """
