@@ -113,7 +113,8 @@ def _known(table: Table, key: str, names: tuple[str, ...], scope: Scope) -> tupl
     """Those of `names` that are tags; the others are noted."""
     for name in names:
         if name not in scope.names:
-            near = near_name(name, scope.names.sorted)
+            now = next((tag.name for tag in scope.tags.values() if name in tag.aliases), None)
+            near = now or near_name(name, scope.names.sorted)
             table.mistakes.add(table.place(key), f'unknown tag "{name}"', "a tag of [tags]", near)
     return tuple(name for name in names if name in scope.names)
 

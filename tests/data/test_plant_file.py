@@ -384,3 +384,13 @@ def test_globs_find_what_a_plain_loop_finds(names: list[str], pattern: str) -> N
     from fnmatch import fnmatchcase
 
     assert Names(names).matching(pattern) == [name for name in names if fnmatchcase(name, pattern)]
+
+
+def test_a_former_name_points_to_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "plant.toml"
+    path.write_text(
+        '[plant]\nname = "a"\nperiod = "1h"\n[tags]\nNEW = { aliases = ["AT"] }\nTAT = {}\nY = {}\n'
+        '[model.m]\ntarget = "Y"\ninputs = ["AT"]\nwindow = "3h"\n'
+    )
+    (mistake,) = check_plant(path)
+    assert (mistake.found, mistake.near) == ('unknown tag "AT"', "NEW")
