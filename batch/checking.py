@@ -8,28 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import TypeVar
 
 import numpy as np
-from distributed import Client, Future, as_completed
+from distributed import Client
 from numpy.typing import NDArray
 
 from penstock.batch.history import Source
 from penstock.batch.predicting import Alone, predicted
+from penstock.batch.spreading import DEADLINE_S, spread
 from penstock.data import windows
 from penstock.data.models import Artifact
 from penstock.data.views.speed_view import SaidRows
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason, Windows, window_hash
-from penstock.errors import DeadlineExceeded
-from penstock.room import room
 
 T = TypeVar("T")
-
-IN_FLIGHT = 4
-"""Tasks per worker at a time: each carries the model's file."""
-DEADLINE_S = 6 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -78,25 +72,4 @@ def check_all(
 
     Raises what `checked` raises, DeadlineExceeded.
     """
-    waiting, place = iter(checks), room(client, "batch")
-    beside: dict[str, T] = {}
-
-    def submitted(most: int) -> list[Future]:
-        futures = []
-        for one, check in islice(waiting, most):
-            futures.append(client.submit(checked, check, pure=False, resources=place))
-            beside[futures[-1].key] = one
-        return futures
-
-    running = as_completed(loop=client.loop, timeout=deadline_s)
-    running.update(submitted(IN_FLIGHT * max(1, len(client.nthreads()))))
-    try:
-        for future in running:
-            yield beside.pop(future.key), future.result()
-            running.update(submitted(1))
-    except TimeoutError as error:
-        raise DeadlineExceeded(
-            f"reconcile: not done within {deadline_s:g} s; add workers, or name a shorter span"
-        ) from error
-    finally:
-        client.cancel(list(running.futures), force=True)
+    return spread(client, checked, checks, what="reconcile", deadline_s=deadline_s)

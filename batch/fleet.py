@@ -107,9 +107,8 @@ def quiet_tensorflow() -> None:
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(name, "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tensorflow").setLevel(
-        logging.ERROR
-    )  # it warns of shapes that are traced anew: ours are meant to
+    # It warns of shapes that are traced anew: ours are meant to.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with _IMPORTING:  # a task whose client was killed may still be at it, in another thread of this worker
         if "keras" not in sys.modules:
             with _kept_back(2):

@@ -7,35 +7,29 @@ commits the rows (`data/batch_view.py`): workers never write.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any
 
 import numpy as np
-from distributed import Client, as_completed
+from distributed import Client
 from numpy.typing import NDArray
 
 from penstock.batch.history import Source, answered
 from penstock.batch.predicting import Alone, predicted
+from penstock.batch.spreading import DEADLINE_S, spread
 from penstock.data import windows
 from penstock.data.models import Artifact
 from penstock.data.views.predictions import Predictions
 from penstock.data.window_spec import WindowSpec
 from penstock.data.windows import Reason, Windows
-from penstock.errors import DeadlineExceeded
-from penstock.room import room
 
 BLOCK_TICKS = 20_000
 """Ticks per task; what the first windows reach back is read once more."""
-DEADLINE_S = 6 * 3600.0
 Served = Callable[[Artifact], AbstractContextManager[Callable[[NDArray[np.float32]], NDArray[np.float32] | None]]]
 """Asks servers on which the version may be live; None of whatever they do not answer: it is not, or they are away."""
 ASKED = 512
 """Windows of one question to a server: live ticks wait behind it."""
-IN_FLIGHT = 4
-"""Tasks per worker at a time: each carries the model's file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,29 +79,13 @@ def compute_spans(
     deadline_s: float = DEADLINE_S,
 ) -> list[Predictions]:
     """The rows of each of some spans of one model, of any of its versions, all at once. Raises as `compute_view`."""
-    blocks = iter(
-        [
-            (k, replace(span, first=t, last=min(t + block_ticks, span.last)))
-            for k, span in enumerate(spans)
-            for t in range(span.first, span.last, block_ticks)
-        ]
+    blocks = (
+        ((k, t), replace(span, first=t, last=min(t + block_ticks, span.last)))
+        for k, span in enumerate(spans)
+        for t in range(span.first, span.last, block_ticks)
     )
-    done: dict[tuple[int, int], Predictions] = {}
-    place = room(client, "batch")
-    running = as_completed(loop=client.loop, timeout=deadline_s)
-    running.update(_submit(client, islice(blocks, IN_FLIGHT * max(1, len(client.nthreads()))), place))
-    try:
-        for future in running:
-            at, rows = future.result()
-            done[at] = rows
-            running.update(_submit(client, islice(blocks, 1), place))
-    except TimeoutError as error:
-        name = spans[0].artifact.name
-        raise DeadlineExceeded(
-            f"batch view of {name!r}: not computed within {deadline_s:g} s; add workers or ask for less"
-        ) from error
-    finally:
-        client.cancel(list(running.futures), force=True)
+    what = f"batch view of {spans[0].artifact.name!r}"
+    done = dict(spread(client, recompute, blocks, what=what, deadline_s=deadline_s))
     found = [[Predictions.nothing(_outputs(span))] for span in spans]
     for k, first in sorted(done):
         found[k].append(done[k, first])
@@ -118,18 +96,8 @@ def _outputs(span: Recompute) -> int:
     return len(WindowSpec.from_json(span.artifact.card["spec"]).targets)
 
 
-def _submit(client: Client, blocks: Iterator[tuple[int, Recompute]], place: dict[str, int] | None) -> list[Any]:
-    return [client.submit(_numbered, k, block, pure=False, resources=place) for k, block in blocks]
-
-
-def _numbered(number: int, block: Recompute) -> tuple[tuple[int, int], Predictions]:
-    """The rows of one block of a span, by the span's number and the block's first tick."""
-    first, rows = recompute(block)
-    return (number, first), rows
-
-
-def recompute(block: Recompute) -> tuple[int, Predictions]:
-    """The rows of one block, on a worker, and the tick that it begins with."""
+def recompute(block: Recompute) -> Predictions:
+    """The rows of one block, on a worker."""
     card = block.artifact.card
     spec = WindowSpec.from_json(card["spec"])
     begin = block.first - spec.depth + 1
@@ -140,7 +108,7 @@ def recompute(block: Recompute) -> tuple[int, Predictions]:
     values = np.full((len(ends), len(spec.targets)), np.nan, np.float32)
     values[fine] = _said(block, cut, np.flatnonzero(fine))
     trained = card.get("trained", {})
-    return block.first, Predictions(
+    return Predictions(
         ticks=ends,
         values=values,
         versions=np.where(fine, block.artifact.version, 0).astype(np.int64),

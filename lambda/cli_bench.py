@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +16,15 @@ app.add_typer(
     name="bench",
     help="Measure penstock on this machine; it should be quiet. Example: penstock bench page --minutes 2 --json",
 )
+
+
+def _measured(name: str, run: Callable[[Callable[[str], None]], dict[str, Any]], as_json: bool) -> None:
+    """Run a benchmark, which is given where to tell what it does, and print its answer."""
+    from penstock.screen import Progress, bench_table
+
+    with Progress(f"bench {name}") as bar:
+        answer = run(lambda text: bar(0, None, text))
+    print_answer(answer, as_json, bench_table(answer))
 
 
 @bench.callback()
@@ -35,11 +45,8 @@ def page(
     Example: penstock bench page --minutes 10 --models 200 --sessions 5 --json
     """
     from penstock.bench.page import Wish, run
-    from penstock.screen import Progress, bench_table
 
-    with Progress("bench page") as bar:
-        told = run(Wish(minutes=minutes, models=models, sessions=sessions), lambda text: bar(0, None, text))
-    print_answer(told, as_json, bench_table(told))
+    _measured("page", lambda told: run(Wish(minutes=minutes, models=models, sessions=sessions), told), as_json)
 
 
 @bench.command()
@@ -53,12 +60,9 @@ def fleet(
     Example: penstock bench fleet --models 100,300,500 --json
     """
     from penstock.bench.fleet import run
-    from penstock.screen import Progress, bench_table
 
     counts = tuple(sorted(int(text) for text in models.split(",")))
-    with Progress("bench fleet") as bar:
-        told = run(counts, lambda text: bar(0, None, text))
-    print_answer(told, as_json, bench_table(told))
+    _measured("fleet", lambda told: run(counts, told), as_json)
 
 
 @bench.command()
@@ -74,11 +78,8 @@ def ingest(
     Example: penstock bench ingest --seconds 10 --json
     """
     from penstock.bench.ingest import Wish, run
-    from penstock.screen import Progress, bench_table
 
-    with Progress("bench ingest") as bar:
-        told = run(Wish(seconds=seconds, tags=tags, ticks=ticks), lambda text: bar(0, None, text))
-    print_answer(told, as_json, bench_table(told))
+    _measured("ingest", lambda told: run(Wish(seconds=seconds, tags=tags, ticks=ticks), told), as_json)
 
 
 @bench.command("end-to-end")
@@ -99,12 +100,9 @@ def end_to_end(
     Example: penstock bench end-to-end --minutes 10 --json
     """
     from penstock.bench.end_to_end import Wish, run
-    from penstock.screen import Progress, bench_table
 
     wish = Wish(tags=tags, timed_tags=timed_tags, models=models, seconds=seconds, minutes=minutes, peers=peers)
-    with Progress("bench end-to-end") as bar:
-        told = run(wish, lambda text: bar(0, None, text))
-    print_answer(told, as_json, bench_table(told))
+    _measured("end-to-end", lambda told: run(wish, told), as_json)
 
 
 @bench.command()
@@ -118,11 +116,8 @@ def deploy(
     Example: penstock bench deploy --models 300 --json
     """
     from penstock.bench.deploy import run
-    from penstock.screen import Progress, bench_table
 
-    with Progress("bench deploy") as bar:
-        told = run(models, lambda text: bar(0, None, text))
-    print_answer(told, as_json, bench_table(told))
+    _measured("deploy", lambda told: run(models, told), as_json)
 
 
 @bench.command()
@@ -136,11 +131,8 @@ def train(
     Example: penstock bench train --models 100 --json
     """
     from penstock.bench.train import run
-    from penstock.screen import Progress, bench_table
 
-    with Progress("bench train") as bar:
-        told = run(models, lambda text: bar(0, None, text))
-    print_answer(told, as_json, bench_table(told))
+    _measured("train", lambda told: run(models, told), as_json)
 
 
 @bench.command()
@@ -156,11 +148,8 @@ def windows(
     Example: penstock bench windows --tags 100000 --json
     """
     from penstock.bench.windows import Size, run
-    from penstock.screen import Progress, bench_table
 
-    with Progress("bench windows") as bar:
-        told = run(Size(tags=tags, frames=frames, peer_readings=peer_readings), lambda text: bar(0, None, text))
-    print_answer(told, as_json, bench_table(told))
+    _measured("windows", lambda told: run(Size(tags=tags, frames=frames, peer_readings=peer_readings), told), as_json)
 
 
 @bench.command()
@@ -174,11 +163,8 @@ def backfill(
     Example: penstock bench backfill --ticks 200000 --json
     """
     from penstock.bench.backfill import run
-    from penstock.screen import Progress, bench_table
 
-    with Progress("bench backfill") as bar:
-        told = run(ticks, lambda text: bar(0, None, text))
-    print_answer(told, as_json, bench_table(told))
+    _measured("backfill", lambda told: run(ticks, told), as_json)
 
 
 @bench.command()
@@ -193,11 +179,8 @@ def query(
     Example: penstock bench query --json
     """
     from penstock.bench.query import Wish, run
-    from penstock.screen import Progress, bench_table
 
-    with Progress("bench query") as bar:
-        told = run(Wish(rows=rows, queries=queries), lambda text: bar(0, None, text))
-    print_answer(told, as_json, bench_table(told))
+    _measured("query", lambda told: run(Wish(rows=rows, queries=queries), told), as_json)
 
 
 @bench.command("retrain")
@@ -211,8 +194,5 @@ def retrain_fleet(
     Example: penstock bench retrain --models 200 --json
     """
     from penstock.bench.retrain import run
-    from penstock.screen import Progress, bench_table
 
-    with Progress("bench retrain") as bar:
-        told = run(models, lambda text: bar(0, None, text))
-    print_answer(told, as_json, bench_table(told))
+    _measured("retrain", lambda told: run(models, told), as_json)

@@ -63,7 +63,8 @@ def stored(plant: Plant, registry: Registry, editions: Editions, *, retired: boo
         return [plant.tags[name] for name in names if name in plant.tags]
     number = editions.newest()
     was = editions.edition(number).tags() if number else {}
-    bare = (Tag(name=name, dtype=dtype) for name, dtype in zip(names, registry.dtypes(), strict=True))  # type: ignore[arg-type]
+    double = (dtype == "float64" for dtype in registry.dtypes())
+    bare = (Tag(name=n, dtype="float64" if d else "float32") for n, d in zip(names, double, strict=True))
     return [plant.tags.get(tag.name) or was.get(tag.name) or tag for tag in bare]
 
 

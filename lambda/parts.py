@@ -114,8 +114,7 @@ class Parts:
 
     def has_triton(self) -> bool:
         """Whether `endpoints` would start none: servers of site.toml, this process', the site's or another's."""
-        there = self.settings.triton.endpoints or self._server is not None or record.alive(self.folder)
-        return bool(there) or self._running() is not None
+        return bool(self.running()) or record.alive(self.folder)
 
     def triton(self) -> Triton | None:
         """The embedded server, where this process started one and it is up."""

@@ -17,7 +17,7 @@ import icechunk
 import zarr
 from zarr.errors import GroupNotFoundError
 
-from penstock.data.archive.repository import BRANCH, translated
+from penstock.data.archive.repository import BRANCH, bounded, translated
 from penstock.data.durable import locked
 from penstock.errors import ArchiveBusy, ArchiveError
 
@@ -118,10 +118,10 @@ def _existing(folder: Path) -> icechunk.Repository | None:
     with translated(folder):
         if not (folder / "repository").is_dir() or not icechunk.Repository.exists(_storage(folder)):
             return None
-        return icechunk.Repository.open(_storage(folder))
+        return icechunk.Repository.open(_storage(folder), config=bounded())
 
 
 def _made(folder: Path) -> icechunk.Repository:
     with translated(folder):
         shutil.rmtree(folder / "repository", ignore_errors=True)  # what a kill left of its making
-        return icechunk.Repository.create(_storage(folder))
+        return icechunk.Repository.create(_storage(folder), config=bounded())

@@ -86,7 +86,7 @@ def block(one: Job, made: Artifact, first: int, last: int) -> Recompute:
 
 def test_a_worker_runs_a_callable_in_a_process_of_its_own(history: History, tmp_path: Path) -> None:
     one = job(history)
-    _, said = recompute(block(one, artifact(tmp_path, one, doubled), history.first, history.last))
+    said = recompute(block(one, artifact(tmp_path, one, doubled), history.first, history.last))
     every = past(history.source, one.spec, one.ids, history.first, history.last)
     fine = every.windows.reason == Reason.OK
     np.testing.assert_array_equal(said.values[fine, 0], every.windows.x[fine][:, -1, 0] * 2)
