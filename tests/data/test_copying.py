@@ -130,3 +130,19 @@ def test_an_archive_is_cloned_beside_commits_and_expiry(tmp_path: Path) -> None:
             assert committer.commit(head.position + 5, None, {}, {}).position == head.position + 5
     assert len({head.snapshot for head in heads}) > 2
     assert (mine.read(TAGS, 0, 50).values == mine.head().position - 1).all(), "the original is as it was"
+
+
+def test_nothing_is_collected_while_somebody_copies(tmp_path: Path) -> None:
+    archive = Archive.create(tmp_path / "archive", GRID)
+    with archive.committer() as committer:
+        for number in range(4):
+            committer.commit(number + 1, None, {}, {})
+        gone: list[int] = []
+        expiry = threading.Thread(target=lambda: gone.append(committer.expire(set(), 4)))
+        with uncollected(archive.folder):
+            expiry.start()
+            expiry.join(1.0)
+            assert (gone, len(archive.commits())) == ([], 5)
+        expiry.join(60)
+        assert gone
+        assert gone[0] > 0

@@ -8,7 +8,11 @@ gone ------>| kept: keep = "2y" before the newest
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -236,6 +240,74 @@ def test_views_are_shortened_beside_a_writer(tmp_path: Path) -> None:
         answer = site.query("m", start=site.readings.grid.time(first), end=site.readings.grid.time(first + 9))
         assert answer.attrs["pruned_said"] == str(np.datetime64(site.readings.grid.time(int(kept[0])), "ns"))
         assert not due(site.folder, time.time_ns() + 3 * 86_400 * 10**9)
+
+
+STEPS = (
+    "penstock.data.models:ModelStore.remove", "penstock.pruning:forget_said", "penstock.pruning:forget_recomputed",
+    "penstock.data.archive.committer:Committer.prune", "penstock.data.archive.committer:Committer.expire",
+    "penstock.pruning:write_durably",
+)  # fmt: skip
+"""What `prune` changes, in order; a file of rejects goes before the last one."""
+DIES = """
+import importlib, os, signal, sys
+from penstock.site import Site
+module, _, path = sys.argv[2].partition(":")
+owner, name = importlib.import_module(module), path
+if "." in path:
+    owner, name = getattr(owner, path.partition(".")[0]), path.partition(".")[2]
+do = getattr(owner, name)
+def last(*args, **words):
+    do(*args, **words)
+    os.kill(os.getpid(), signal.SIGKILL)
+with Site.open(sys.argv[1]) as site:
+    setattr(owner, name, last)
+    site.prune(now_ns=int(sys.argv[3]))
+"""
+
+
+def test_it_may_be_killed_behind_each_of_its_steps(tmp_path: Path) -> None:
+    """And after each kill the site answers as before for all that is kept, and the next run finishes."""
+    keep = (
+        'keep = "2y"\nkeep_said = "1000d"\nkeep_views = "30d"\nkeep_models = 1\nkeep_rejects = "1d"\nsnapshots = "0s"'
+    )
+    with made(tmp_path, keep) as site:
+        first, last = site.readings.span()
+        snapshot = site.readings.head().snapshot
+        for _ in range(3):
+            store(site, snapshot="none")
+        site.models.record("m", 3, "deploy", "test")
+        say(site, range(first, last, 7), 3)
+        ticks = np.arange(first, last, 3)
+        n = len(ticks)
+        rows = Predictions(
+            ticks=ticks, values=np.zeros((n, 1), np.float32), versions=np.full(n, 3), reasons=np.zeros(n, np.uint8),
+            filled=np.zeros(n, bool), sample=np.zeros(n, bool),
+        )  # fmt: skip
+        about = {"model": "m", "version": 3, "snapshot": snapshot, "horizon": 0}
+        BatchView.write(site.folder / "views" / "batch" / "m", rows, first=first, last=last, attributes=about)
+        (site.folder / "rejects").mkdir(exist_ok=True)
+        (site.folder / "rejects" / "old.csv").write_text("x")
+        now_ns = time.time_ns() + 2 * 86_400_000_000_000
+        wanted = site.prune(dry_run=True, now_ns=now_ns)
+        assert {row.part for row in wanted} == {
+            "models", "said", "recomputed m", "readings", "rejects",
+        }  # fmt: skip
+        kept = site.archive(start="-600d").load()
+    whole = shutil.copytree(tmp_path / "site", tmp_path / "whole")
+    for number, step in enumerate(STEPS):
+        folder = shutil.copytree(whole, tmp_path / f"killed-{number}")
+        words = [sys.executable, "-c", DIES, str(folder), step, str(now_ns)]
+        killed = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+        assert killed.returncode == -signal.SIGKILL, (step, killed.stderr)
+        with Site.open(folder) as site:
+            assert site.archive(start="-600d").load().equals(kept), step
+            assert site.models.versions("m")[-1] == 3, step
+            site.prune(now_ns=now_ns)
+            assert site.prune(dry_run=True, now_ns=now_ns) == [], step
+            assert site.archive(start="-600d").load().equals(kept), step
+            assert site.models.versions("m") == [3], step
+            assert not (folder / "rejects" / "old.csv").exists(), step
+            assert not due(folder, now_ns), step
 
 
 def test_the_command(tmp_path: Path) -> None:
